@@ -1,0 +1,1 @@
+"""Frozen values, checked where they are made and valid ever after. No I/O."""

@@ -1,0 +1,383 @@
+"""The manifest: the signed list of a release's files, with the pieces each can be made from.
+
+Here are its values, its invariants and its JSON. Compressing it, fetching it and deciding who signed it are not done
+here. ``docs/formats.md`` describes the JSON for people who write another client.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, Final
+
+from instar.model._json import numbers, text
+from instar.model.digest import Digest
+from instar.model.names import Name, ProductName, TreePath, check_link_target, collision_key, windows_problem
+from instar.model.version import Version
+
+__all__ = [
+    "FORMAT",
+    "MAX_CHUNK",
+    "MAX_FRAME",
+    "MAX_JSON",
+    "MAX_PATCH_BASE",
+    "MAX_PATCH_OUTPUT",
+    "Base",
+    "Chunk",
+    "Codec",
+    "File",
+    "Frame",
+    "Link",
+    "Manifest",
+    "Pack",
+    "Patch",
+    "Solid",
+]
+
+FORMAT: Final = "instar-manifest-1"
+
+# Bounds in bytes on what a manifest may ask a device to hold in memory. A publisher stays far below; a device refuses
+# more, so that a hostile or broken manifest cannot exhaust it.
+MAX_JSON: Final = 256 << 20  # a 100 GB image in 32 KiB chunks needs about this much
+MAX_CHUNK: Final = 16 << 20
+MAX_FRAME: Final = 64 << 20
+MAX_PATCH_BASE: Final = 256 << 20
+MAX_PATCH_OUTPUT: Final = 256 << 20
+# Notes are shown in a dialogue, metadata in a list.
+_MAX_NOTES: Final = 1 << 20
+_MAX_META: Final = 64 << 10
+
+
+class Codec(StrEnum):
+    """How a patch is encoded. A device that lacks a codec plans without those patches."""
+
+    ZSTD_PREFIX = "zstd-prefix"
+    """One Zstandard frame made with the base as raw prefix."""
+    HDIFF = "hdiff-zstd"
+    """An HDiffPatch difference without compression of its own, as one Zstandard frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """A file in ``packs/``: its content's digest and its length in bytes."""
+
+    digest: Digest
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One Zstandard frame: ``length`` bytes at ``offset`` of pack number ``pack``; ``size`` bytes when decompressed."""
+
+    pack: int
+    offset: int
+    length: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """``size`` bytes of content: found at ``offset`` in the decompressed frame number ``frame``."""
+
+    digest: Digest
+    size: int
+    frame: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """``length`` bytes at ``offset`` of any file, of whatever release, whose whole content has the digest ``file``."""
+
+    file: Digest
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """Makes ``length`` bytes at ``offset`` of the file it belongs to from ``base``, its parts joined in order.
+
+    The encoded patch is ``size`` bytes at ``at`` of pack number ``pack``.
+    """
+
+    offset: int
+    length: int
+    base: tuple[Base, ...]
+    codec: Codec
+    pack: int
+    at: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A regular file. ``chunks`` are numbers of the manifest's chunks, in order."""
+
+    path: TreePath
+    size: int
+    digest: Digest
+    executable: bool
+    chunks: tuple[int, ...]
+    patches: tuple[Patch, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A symbolic link that stays inside the release."""
+
+    path: TreePath
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Solid:
+    """The whole release as one ``tar.zst`` in ``packs/``: its digest and length in bytes."""
+
+    digest: Digest
+    size: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One version of a product for one platform: every file, link and empty folder, and where their pieces are.
+
+    Raises:
+        ValueError: the parts contradict each other, or the paths could not live together on the platform's disks.
+            Every problem found is named, up to ten.
+
+    """
+
+    product: ProductName
+    version: Version
+    platform: Name
+    files: tuple[File, ...]
+    links: tuple[Link, ...] = ()
+    directories: tuple[TreePath, ...] = ()
+    chunks: tuple[Chunk, ...] = ()
+    frames: tuple[Frame, ...] = ()
+    packs: tuple[Pack, ...] = ()
+    solid: Solid | None = None
+    notes: str = ""
+    meta: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        problems = [*self._tree_problems(), *self._piece_problems()]
+        if problems:
+            more = f" (and {len(problems) - 10} more)" if len(problems) > 10 else ""
+            raise ValueError("; ".join(problems[:10]) + more)
+
+    def _tree_problems(self) -> list[str]:
+        problems = []
+        kinds: dict[str, str] = {}
+        entries = (
+            [(f.path, "file") for f in self.files]
+            + [(link.path, "link") for link in self.links]
+            + [(d, "folder") for d in self.directories]
+        )
+        for path, kind in entries:
+            other = kinds.setdefault(collision_key(path), path)
+            if other is not path:
+                problems.append(f"{other!s} and {path!s} are one name on a case-insensitive disk")
+            if self.platform.startswith("windows") and (why := windows_problem(path)):
+                problems.append(f"{path!s}: {why}")
+            if kind == "link" and self.platform.startswith("windows"):
+                problems.append(f"{path!s}: Windows users may not create symbolic links")
+        solid_kinds = {path: kind for path, kind in entries if kind != "folder"}
+        folders: dict[str, str] = {}
+        for path, _ in entries:
+            for parent in path.parents:
+                if kind := solid_kinds.get(parent):
+                    problems.append(f"{path!s} lies inside the {kind} {parent!s}")
+                same = folders.setdefault(collision_key(parent), parent)
+                if same != parent or kinds.get(collision_key(parent), parent) != parent:
+                    problems.append(f"{path!s}: the folder {parent!s} and {same!s} differ only in case")
+        for link in self.links:
+            try:
+                check_link_target(link.path, link.target)
+            except ValueError as error:
+                problems.append(str(error))
+        return problems
+
+    def _piece_problems(self) -> list[str]:
+        problems = []
+        for number, frame in enumerate(self.frames):
+            inside = 0 <= frame.pack < len(self.packs) and frame.offset + frame.length <= self.packs[frame.pack].size
+            if not inside or not 0 < frame.size <= MAX_FRAME or frame.length <= 0 or frame.offset < 0:
+                problems.append(f"frame {number} does not lie in its pack")
+        for number, chunk in enumerate(self.chunks):
+            inside = 0 <= chunk.frame < len(self.frames) and chunk.offset + chunk.size <= self.frames[chunk.frame].size
+            if not inside or not 0 < chunk.size <= MAX_CHUNK or chunk.offset < 0:
+                problems.append(f"chunk {number} does not lie in its frame")
+        for file in self.files:
+            if any(not 0 <= number < len(self.chunks) for number in file.chunks):
+                problems.append(f"{file.path!s} names chunks that do not exist")
+            elif sum(self.chunks[number].size for number in file.chunks) != file.size:
+                problems.append(f"the chunks of {file.path!s} do not add up to its size")
+            problems.extend(
+                f"a patch of {file.path!s} is out of bounds"
+                for patch in file.patches
+                if not self._patch_is_sound(patch, file.size)
+            )
+        if len(self.notes.encode()) > _MAX_NOTES:
+            problems.append(f"the notes are longer than {_MAX_NOTES} bytes")
+        if sum(len(k.encode()) + len(v.encode()) for k, v in self.meta.items()) > _MAX_META:
+            problems.append(f"the metadata is longer than {_MAX_META} bytes")
+        return problems
+
+    def _patch_is_sound(self, patch: Patch, file_size: int) -> bool:
+        return (
+            0 <= patch.offset
+            and 0 < patch.length <= MAX_PATCH_OUTPUT
+            and patch.offset + patch.length <= file_size
+            and bool(patch.base)
+            and all(base.offset >= 0 and base.length > 0 for base in patch.base)
+            and sum(base.length for base in patch.base) <= MAX_PATCH_BASE
+            and 0 <= patch.pack < len(self.packs)
+            and patch.at >= 0
+            and patch.size > 0
+            and patch.at + patch.size <= self.packs[patch.pack].size
+        )
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together, as installed."""
+        return sum(file.size for file in self.files)
+
+    @cached_property
+    def tree_digest(self) -> Digest:
+        """What is installed, whatever it was made from: paths, contents, executable bits, links, empty folders."""
+        rows = [["f", f.path, f.digest.hex, f.executable] for f in self.files]
+        rows += [["l", link.path, link.target] for link in self.links]
+        rows += [["d", path] for path in self.directories]
+        rows.sort(key=lambda row: (row[1], row[0]))
+        return Digest(hashlib.sha256(json.dumps(rows, ensure_ascii=False, separators=(",", ":")).encode()).digest())
+
+    def to_json(self) -> bytes:
+        """Write the manifest, compact and with sorted keys: equal manifests give equal bytes."""
+        document: dict[str, Any] = {
+            "format": FORMAT,
+            "product": self.product,
+            "version": str(self.version),
+            "platform": self.platform,
+            "files": [_file_to_json(file) for file in self.files],
+            "chunks": [[c.digest.hex, c.size, c.frame, c.offset] for c in self.chunks],
+            "frames": [[f.pack, f.offset, f.length, f.size] for f in self.frames],
+            "packs": [[p.digest.hex, p.size] for p in self.packs],
+        }
+        if self.links:
+            document["links"] = [[link.path, link.target] for link in self.links]
+        if self.directories:
+            document["directories"] = list(self.directories)
+        if self.solid:
+            document["solid"] = [self.solid.digest.hex, self.solid.size]
+        if self.notes:
+            document["notes"] = self.notes
+        if self.meta:
+            document["meta"] = dict(self.meta)
+        return json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Manifest:
+        """Read a manifest and check all of it.
+
+        Raises:
+            ValueError: it is no manifest, of another format, or its parts contradict each other.
+
+        """
+        try:
+            document = json.loads(data)
+            if document.get("format") != FORMAT:
+                msg = f"the manifest's format is {str(document.get('format'))[:40]!r}, this version reads {FORMAT!r}"
+                raise ValueError(msg)
+            return cls(
+                product=ProductName(text(document["product"])),
+                version=Version(text(document["version"])),
+                platform=Name(text(document["platform"])),
+                files=tuple(_file_from_json(row) for row in document["files"]),
+                links=tuple(Link(TreePath(text(p)), text(t)) for p, t in document.get("links", [])),
+                directories=tuple(TreePath(text(p)) for p in document.get("directories", [])),
+                chunks=tuple(Chunk(Digest.parse(h), *numbers(n, 3)) for h, *n in document["chunks"]),
+                frames=tuple(Frame(*numbers(row, 4)) for row in document["frames"]),
+                packs=tuple(Pack(Digest.parse(h), *numbers(n, 1)) for h, *n in document["packs"]),
+                solid=_solid_from_json(document.get("solid")),
+                notes=text(document.get("notes", "")),
+                meta={text(k): text(v) for k, v in document.get("meta", {}).items()},
+            )
+        except (TypeError, KeyError, AttributeError, RecursionError) as error:
+            msg = f"the manifest is malformed: {error}"
+            raise ValueError(msg) from error
+
+
+def _solid_from_json(row: Sequence[Any] | None) -> Solid | None:
+    return None if row is None else Solid(Digest.parse(text(row[0])), *numbers(row[1:], 1))
+
+
+def _file_to_json(file: File) -> dict[str, Any]:
+    row: dict[str, Any] = {"path": file.path, "size": file.size, "sha256": file.digest.hex}
+    if file.executable:
+        row["executable"] = True
+    if file.chunks:
+        row["chunks"] = _runs(file.chunks)
+    if file.patches:
+        row["patches"] = [
+            {
+                "offset": p.offset,
+                "length": p.length,
+                "base": [[b.file.hex, b.offset, b.length] for b in p.base],
+                "codec": p.codec.value,
+                "where": [p.pack, p.at, p.size],
+            }
+            for p in file.patches
+        ]
+    return row
+
+
+def _file_from_json(row: Mapping[str, Any]) -> File:
+    executable = row.get("executable", False)
+    if not isinstance(executable, bool):
+        msg = "'executable' is true or false"
+        raise TypeError(msg)
+    chunks: list[int] = []
+    size = numbers([row["size"]], 1)[0]
+    for run in row.get("chunks", []):
+        first, count = numbers(run, 2)
+        # No chunk is empty, so a file has no more of them than bytes: bounds what a hostile run can ask for.
+        if first < 0 or count < 1 or len(chunks) + count > size:
+            msg = "a run of chunks is out of bounds"
+            raise ValueError(msg)
+        chunks.extend(range(first, first + count))
+    return File(
+        path=TreePath(text(row["path"])),
+        size=size,
+        digest=Digest.parse(text(row["sha256"])),
+        executable=executable,
+        chunks=tuple(chunks),
+        patches=tuple(_patch_from_json(patch) for patch in row.get("patches", [])),
+    )
+
+
+def _patch_from_json(row: Mapping[str, Any]) -> Patch:
+    offset, length = numbers([row["offset"], row["length"]], 2)
+    return Patch(
+        offset,
+        length,
+        tuple(Base(Digest.parse(text(h)), *numbers(n, 2)) for h, *n in row["base"]),
+        Codec(row["codec"]),
+        *numbers(row["where"], 3),
+    )
+
+
+def _runs(chunks: Sequence[int]) -> list[list[int]]:
+    """Write 3, 4, 5, 9 as [[3, 3], [9, 1]]: first and count."""
+    runs: list[list[int]] = []
+    for number in chunks:
+        if runs and sum(runs[-1]) == number:
+            runs[-1][1] += 1
+        else:
+            runs.append([number, 1])
+    return runs

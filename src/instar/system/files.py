@@ -1,0 +1,190 @@
+"""Crash-safe and bounded work on files. Whatever must survive a power cut is written here.
+
+Errors of the operating system pass through as ``OSError``: only the caller knows what they mean to its own work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Final
+
+__all__ = [
+    "COPY_BLOCK",
+    "clone_file",
+    "create_file",
+    "iterate_blocks",
+    "move",
+    "read_bounded",
+    "remove_tree",
+    "sync_file",
+    "sync_folder",
+    "sync_tree",
+    "write_atomic",
+]
+
+COPY_BLOCK: Final = 1 << 20
+"""Bytes moved at once when content is copied or hashed: large enough to be fast, small enough to be nothing."""
+
+_FICLONE: Final = 0x40049409  # linux/fs.h; the same number on every architecture instar runs on
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """Read a whole file of at most ``limit`` bytes.
+
+    Raises:
+        ValueError: it is longer.
+        OSError: it cannot be read.
+
+    """
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        msg = f"{path.name} is longer than the {limit} bytes it may have"
+        raise ValueError(msg)
+    return data
+
+
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Replace ``path`` so that after a crash at any point it holds either its old content or all of ``data``.
+
+    Raises:
+        OSError: it could not be written; the old content stands and nothing is left beside it.
+
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with create_file(temporary, mode=mode) as file:
+            file.write(data)
+            sync_file(file)
+        move(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def create_file(path: Path, *, mode: int = 0o644) -> IO[bytes]:
+    """Open a new file for writing. It must not exist, and its last segment is not followed if it is a link.
+
+    Raises:
+        FileExistsError: something is there.
+        OSError: it cannot be created.
+
+    """
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags | getattr(os, "O_CLOEXEC", 0), mode), "w+b")
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename within one file system, replacing a file, and make it durable in both folders.
+
+    Raises:
+        OSError: it could not be renamed.
+
+    """
+    source.replace(target)
+    sync_folder(target.parent)
+    if source.parent != target.parent:
+        sync_folder(source.parent)
+
+
+def sync_file(file: IO[bytes]) -> None:
+    """Flush an open file to the disk itself."""
+    file.flush()
+    if sys.platform == "darwin":
+        import fcntl  # noqa: PLC0415  # POSIX only
+
+        # On macOS fsync leaves the data in the drive's cache.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(file.fileno(), fcntl.F_FULLFSYNC)
+            return
+    os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable. Windows does so with the rename itself."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(root: Path) -> None:
+    """Make a whole folder durable: the content of every file in it, then every name.
+
+    Links are not followed.
+    """
+    for folder, _, files in os.walk(root, topdown=False):
+        for name in files:
+            path = Path(folder, name)
+            if stat.S_ISREG(path.lstat().st_mode):
+                descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+        sync_folder(Path(folder))
+
+
+def clone_file(source: Path, target: Path, *, mode: int) -> None:
+    """Copy a file's content into a new file, sharing the disk's blocks where the file system can.
+
+    Never a hard link: a program that changes its own file would change the copy with it.
+
+    Raises:
+        OSError: it could not be copied; the caller removes what there is of ``target``.
+
+    """
+    with source.open("rb") as old, create_file(target, mode=mode) as new:
+        if sys.platform == "linux":
+            import fcntl  # noqa: PLC0415  # POSIX only
+
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(new.fileno(), _FICLONE, old.fileno())
+                return
+        shutil.copyfileobj(old, new, COPY_BLOCK)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a file, link or folder with all that is in it, read-only or not. Links are removed, not followed.
+
+    Raises:
+        OSError: something in it could not be removed. That there is nothing to remove is no error.
+
+    """
+    if not path.is_symlink() and path.is_dir():
+        shutil.rmtree(path, onexc=_make_writable) if sys.version_info >= (3, 12) else _remove_folder(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _make_writable(function: Callable[..., object], path: str, error: BaseException) -> None:
+    if isinstance(error, FileNotFoundError):
+        return
+    if not isinstance(error, PermissionError):
+        raise error
+    with contextlib.suppress(OSError):
+        Path(path).parent.chmod(0o700)
+    Path(path).chmod(0o700)
+    function(path)
+
+
+def _remove_folder(path: Path) -> None:
+    # Python 3.11 has only the older spelling of the same handler.
+    shutil.rmtree(path, onerror=lambda function, name, info: _make_writable(function, name, info[1]))
+
+
+def iterate_blocks(file: IO[bytes]) -> Iterator[bytes]:
+    """Give the rest of an open file, ``COPY_BLOCK`` bytes at a time."""
+    while block := file.read(COPY_BLOCK):
+        yield block

@@ -1,0 +1,70 @@
+"""Running a program with a bound on its time and its output, and leaving none of its children behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+__all__ = ["Completed", "run_program"]
+
+# Bytes of output kept for the error message, from its end: where a program says why it failed.
+_OUTPUT_KEPT: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """How a program ended: ``code`` is None when its time ran out; ``output`` the end of what it printed."""
+
+    code: int | None
+    output: str
+
+
+def run_program(argv: Sequence[str], *, folder: Path, timeout: float, environment: Mapping[str, str]) -> Completed:
+    """Run ``argv`` in ``folder`` with nothing but ``environment``, for at most ``timeout`` seconds.
+
+    Raises:
+        OSError: it could not be started.
+
+    """
+    # A file, not a pipe: a grandchild that keeps a pipe open would keep us waiting for it.
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(  # noqa: S603  # the command comes from signed or local configuration, without a shell
+            list(argv),
+            cwd=folder,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        code: int | None
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            _kill_group(process)
+        return Completed(code, _tail(output))
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _tail(output: IO[bytes]) -> str:
+    size = output.seek(0, os.SEEK_END)
+    output.seek(max(0, size - _OUTPUT_KEPT))
+    return output.read().decode(errors="replace").strip()
