@@ -1,0 +1,1 @@
+"""Software updates that cannot be forged, cannot break the machine, and cost almost nothing to ship."""
