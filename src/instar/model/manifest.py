@@ -173,34 +173,28 @@ class Manifest:
 
     def _tree_problems(self) -> list[str]:
         problems = []
-        kinds: dict[str, str] = {}
-        entries = (
-            [(f.path, "file") for f in self.files]
-            + [(link.path, "link") for link in self.links]
-            + [(d, "folder") for d in self.directories]
-        )
-        for path, kind in entries:
-            other = kinds.setdefault(collision_key(path), path)
-            if other is not path:
-                problems.append(f"{other!s} and {path!s} are one name on a case-insensitive disk")
-            if self.platform.startswith("windows") and (why := windows_problem(path)):
-                problems.append(f"{path!s}: {why}")
-            if kind == "link" and self.platform.startswith("windows"):
-                problems.append(f"{path!s}: Windows users may not create symbolic links")
-        solid_kinds = {path: kind for path, kind in entries if kind != "folder"}
-        folders: dict[str, str] = {}
-        for path, _ in entries:
-            for parent in path.parents:
-                if kind := solid_kinds.get(parent):
-                    problems.append(f"{path!s} lies inside the {kind} {parent!s}")
-                same = folders.setdefault(collision_key(parent), parent)
-                if same != parent or kinds.get(collision_key(parent), parent) != parent:
-                    problems.append(f"{path!s}: the folder {parent!s} and {same!s} differ only in case")
+        leaves: dict[str, str] = {f.path: "file" for f in self.files} | {link.path: "link" for link in self.links}
+        entries = [*(f.path for f in self.files), *(link.path for link in self.links), *self.directories]
+        spelling: dict[str, str] = {}
+        seen: set[str] = set()
+        for path in entries:
+            if path in seen:
+                problems.append(f"{path!s} stands in the release twice")
+            seen.add(path)
+            for name in (*path.parents, path):
+                other = spelling.setdefault(collision_key(name), name)
+                if other != name:
+                    problems.append(f"{other!s} and {name!s} are one name on a case-insensitive disk")
+                if name != path and name in leaves:
+                    problems.append(f"{path!s} lies inside the {leaves[name]} {name!s}")
         for link in self.links:
             try:
                 check_link_target(link.path, link.target)
             except ValueError as error:
                 problems.append(str(error))
+        if self.platform.startswith("windows"):
+            problems += [f"{path!s}: {why}" for path in entries if (why := windows_problem(path))]
+            problems += [f"{link.path!s}: Windows users may not create symbolic links" for link in self.links]
         return problems
 
     def _piece_problems(self) -> list[str]:

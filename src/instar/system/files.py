@@ -163,9 +163,21 @@ def remove_tree(path: Path) -> None:
 
     """
     if not path.is_symlink() and path.is_dir():
-        shutil.rmtree(path, onexc=_make_writable) if sys.version_info >= (3, 12) else _remove_folder(path)
+        _remove_folder(path)
     else:
         path.unlink(missing_ok=True)
+
+
+if sys.version_info >= (3, 12):
+
+    def _remove_folder(path: Path) -> None:
+        shutil.rmtree(path, onexc=_make_writable)
+
+else:
+
+    def _remove_folder(path: Path) -> None:
+        # Python 3.11 has only the older spelling of the same handler.
+        shutil.rmtree(path, onerror=lambda function, name, info: _make_writable(function, name, info[1]))
 
 
 def _make_writable(function: Callable[..., object], path: str, error: BaseException) -> None:
@@ -173,15 +185,11 @@ def _make_writable(function: Callable[..., object], path: str, error: BaseExcept
         return
     if not isinstance(error, PermissionError):
         raise error
+    # A read-only folder refuses to let go of what it holds; on Windows a read-only file refuses too.
     with contextlib.suppress(OSError):
         Path(path).parent.chmod(0o700)
     Path(path).chmod(0o700)
     function(path)
-
-
-def _remove_folder(path: Path) -> None:
-    # Python 3.11 has only the older spelling of the same handler.
-    shutil.rmtree(path, onerror=lambda function, name, info: _make_writable(function, name, info[1]))
 
 
 def iterate_blocks(file: IO[bytes]) -> Iterator[bytes]:
