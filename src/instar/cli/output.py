@@ -1,0 +1,104 @@
+"""What commands print: reports on the standard output, complaints and progress on the standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
+
+from instar.model.progress import OnProgress, Phase, Progress, ignore_progress
+
+__all__ = ["bar", "complain", "human_size", "report", "say", "settings", "table", "warn"]
+
+
+@dataclass
+class _Settings:
+    debug: bool = False
+
+
+settings = _Settings()
+"""What the options in front of the command said."""
+
+
+def say(text: str = "") -> None:
+    """Print a line of a report. Text from outside is printed as it is: no markup in it is obeyed."""
+    _stdout().print(Text(text), soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Print a line for a person to the standard error, where it is in the way of no report."""
+    Console(stderr=True, highlight=False).print(Text(text), soft_wrap=True)
+
+
+def complain(message: str, *, hint: str | None = None) -> None:
+    """Say on the standard error what went wrong, and below it what to do."""
+    console = Console(stderr=True, highlight=False)
+    console.print(Text.assemble(("instar: ", "bold red"), message), soft_wrap=True)
+    if hint:
+        console.print(Text(f"        {hint}"), soft_wrap=True)
+
+
+def report(document: Mapping[str, Any] | Sequence[Any], *, as_json: bool, human: Callable[[], None]) -> None:
+    """Print a report: ``document`` as JSON where programs read it, or what ``human`` prints."""
+    if as_json:
+        sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+    else:
+        human()
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+    """Print a table. The columns named in ``right`` hold numbers."""
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        shown.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(cell) for cell in row))
+    _stdout().print(shown)
+
+
+def human_size(size: int) -> str:
+    """Write a number of bytes as people do."""
+    amount = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000 or unit == "GB":  # noqa: PLR2004  # the step between decimal units
+            return f"{size} B" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    raise AssertionError
+
+
+@contextlib.contextmanager
+def bar() -> Iterator[OnProgress]:
+    """Show a progress bar for every phase of the work while the block runs, where a person watches a terminal."""
+    if not sys.stderr.isatty():
+        yield ignore_progress
+        return
+    tasks: dict[Phase, TaskID] = {}
+    lock = threading.Lock()
+    columns = (TextColumn("{task.description:>16}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(compact=True))
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+
+        def show(progress: Progress) -> None:
+            with lock:
+                if progress.phase not in tasks:
+                    tasks[progress.phase] = bars.add_task(progress.phase.value, total=progress.total)
+            bars.update(tasks[progress.phase], completed=progress.done, total=progress.total)
+
+        yield show
+
+
+def _stdout() -> Console:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        # Into a file or a pipe nothing is folded to the width of a terminal that is not there.
+        console.width = 10_000
+    return console
