@@ -173,7 +173,8 @@ class Manifest:
 
     def _tree_problems(self) -> list[str]:
         problems = []
-        leaves: dict[str, str] = {f.path: "file" for f in self.files} | {link.path: "link" for link in self.links}
+        leaves: dict[str, str] = {f.path: "file" for f in self.files}
+        leaves.update((link.path, "link") for link in self.links)
         entries = [*(f.path for f in self.files), *(link.path for link in self.links), *self.directories]
         spelling: dict[str, str] = {}
         seen: set[str] = set()

@@ -1,0 +1,103 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from instar.system.files import (
+    clone_file,
+    create_file,
+    iterate_blocks,
+    move,
+    read_bounded,
+    remove_tree,
+    sync_tree,
+    write_atomic,
+)
+
+
+def test_a_bounded_read_gives_all_or_refuses(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    assert read_bounded(path, 5) == b"12345"
+    with pytest.raises(ValueError, match="longer than the 4 bytes"):
+        read_bounded(path, 4)
+
+
+def test_an_atomic_write_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomic(path, b"one")
+    write_atomic(path, b"two", mode=0o600)
+    assert path.read_bytes() == b"two"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_an_atomic_write_that_fails_keeps_the_old_content(tmp_path: Path) -> None:
+    folder = tmp_path / "file"
+    folder.mkdir()
+    with pytest.raises(OSError, match=r"."):
+        write_atomic(folder, b"a file cannot replace a folder")
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_new_file_follows_no_link_and_replaces_nothing(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "there").touch()
+    for name in ("link", "there"):
+        with pytest.raises(FileExistsError):
+            create_file(tmp_path / name)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_clone_has_the_content_and_is_independent(tmp_path: Path) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    source.write_bytes(b"x" * 3_000_000)
+    clone_file(source, target, mode=0o755)
+    source.write_bytes(b"changed")
+    assert target.read_bytes() == b"x" * 3_000_000
+    assert target.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_move_replaces_a_file_across_folders(tmp_path: Path) -> None:
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "a").write_bytes(b"new")
+    (tmp_path / "dir/b").write_bytes(b"old")
+    move(tmp_path / "a", tmp_path / "dir/b")
+    assert (tmp_path / "dir/b").read_bytes() == b"new"
+    assert not (tmp_path / "a").exists()
+
+
+def test_removing_a_tree_follows_no_link(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").touch()
+    tree = tmp_path / "tree"
+    (tree / "deep/er").mkdir(parents=True)
+    (tree / "deep/er/file").touch(mode=0o400)
+    (tree / "link").symlink_to(outside)
+    (tree / "deep/er").chmod(0o500)
+    remove_tree(tree)
+    assert not tree.exists()
+    assert (outside / "kept").exists()
+
+
+def test_removing_a_link_or_file_or_nothing_is_fine(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "link").symlink_to("kept")
+    remove_tree(tmp_path / "link")
+    remove_tree(tmp_path / "nothing")
+    assert os.listdir(tmp_path) == ["kept"]
+
+
+def test_syncing_a_tree_takes_links_and_empty_folders(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "file").touch(mode=0o400)
+    sync_tree(tmp_path)
+
+
+def test_blocks_add_up(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(2_500_000))
+    with path.open("rb") as file:
+        assert b"".join(iterate_blocks(file)) == path.read_bytes()
