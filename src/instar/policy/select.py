@@ -83,8 +83,10 @@ def select_release(
     ]
     usable = [entry for entry in offered if entry.version not in device.failed]
     # 4. Going down needs a signed reason (the installed release is yanked) or the will of the device's owner.
+    #    Whoever switches to a channel that carries what is installed is there already.
     yanked = any(entry.yanked and entry.version == device.version for entry in entries)
-    may_go_down = yanked or direction is Direction.ANY or device.version is None
+    carried = any(entry.version == device.version and not entry.yanked for entry in above)
+    may_go_down = yanked or (direction is Direction.ANY and not carried) or device.version is None
     candidates = [
         entry
         for entry in usable

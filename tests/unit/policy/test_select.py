@@ -90,6 +90,12 @@ def test_a_channel_switch_may_go_down_and_says_so() -> None:
     assert decision == Decision(entry("1.0"), Reason.CHANNEL_SWITCH)
 
 
+@pytest.mark.parametrize("carried", ["1.1", "1.1 halted", "1.1 0%"])
+def test_a_switch_to_a_channel_that_carries_what_is_installed_stays_there(carried: str) -> None:
+    decision = select_release([entry("1.0"), entry(carried)], device("1.1"), now=NOW, direction=Direction.ANY)
+    assert decision == Decision(None, Reason.UP_TO_DATE)
+
+
 @pytest.mark.parametrize("direction", Direction)
 def test_nothing_goes_below_the_security_floor(direction: Direction) -> None:
     entries = [entry("1.0"), entry("1.1 yanked")]
