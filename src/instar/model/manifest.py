@@ -36,6 +36,7 @@ __all__ = [
     "Pack",
     "Patch",
     "Solid",
+    "piece_key",
 ]
 
 FORMAT: Final = "instar-manifest-1"
@@ -50,6 +51,11 @@ MAX_PATCH_OUTPUT: Final = 256 << 20
 # Notes are shown in a dialogue, metadata in a list.
 _MAX_NOTES: Final = 1 << 20
 _MAX_META: Final = 64 << 10
+
+
+def piece_key(digest: Digest, suffix: str) -> str:
+    """Give the key in a storage of something named by its content: ``packs/ab/<digest>.<suffix>``."""
+    return f"packs/{digest.hex[:2]}/{digest.hex}.{suffix}"
 
 
 class Codec(StrEnum):
@@ -68,15 +74,24 @@ class Pack:
     digest: Digest
     size: int
 
+    @property
+    def key(self) -> str:
+        """Where it lies in a storage."""
+        return piece_key(self.digest, "pack")
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One Zstandard frame: ``length`` bytes at ``offset`` of pack number ``pack``; ``size`` bytes when decompressed."""
+    """One Zstandard frame: ``length`` bytes at ``offset`` of pack number ``pack``; ``size`` bytes when decompressed.
+
+    ``digest`` is that of the frame's own ``length`` bytes: nothing unverified is ever given to a decompressor.
+    """
 
     pack: int
     offset: int
     length: int
     size: int
+    digest: Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +117,7 @@ class Base:
 class Patch:
     """Makes ``length`` bytes at ``offset`` of the file it belongs to from ``base``, its parts joined in order.
 
-    The encoded patch is ``size`` bytes at ``at`` of pack number ``pack``.
+    The encoded patch is ``size`` bytes at ``at`` of pack number ``pack``; ``digest`` is theirs.
     """
 
     offset: int
@@ -112,6 +127,7 @@ class Patch:
     pack: int
     at: int
     size: int
+    digest: Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +156,11 @@ class Solid:
 
     digest: Digest
     size: int
+
+    @property
+    def key(self) -> str:
+        """Where it lies in a storage."""
+        return piece_key(self.digest, "tar.zst")
 
 
 @dataclass(frozen=True)
@@ -261,7 +282,7 @@ class Manifest:
             "platform": self.platform,
             "files": [_file_to_json(file) for file in self.files],
             "chunks": [[c.digest.hex, c.size, c.frame, c.offset] for c in self.chunks],
-            "frames": [[f.pack, f.offset, f.length, f.size] for f in self.frames],
+            "frames": [[f.digest.hex, f.pack, f.offset, f.length, f.size] for f in self.frames],
             "packs": [[p.digest.hex, p.size] for p in self.packs],
         }
         if self.links:
@@ -296,9 +317,9 @@ class Manifest:
                 files=tuple(_file_from_json(row) for row in document["files"]),
                 links=tuple(Link(TreePath(text(p)), text(t)) for p, t in document.get("links", [])),
                 directories=tuple(TreePath(text(p)) for p in document.get("directories", [])),
-                chunks=tuple(Chunk(Digest.parse(h), *numbers(n, 3)) for h, *n in document["chunks"]),
-                frames=tuple(Frame(*numbers(row, 4)) for row in document["frames"]),
-                packs=tuple(Pack(Digest.parse(h), *numbers(n, 1)) for h, *n in document["packs"]),
+                chunks=tuple(Chunk(Digest.parse(text(h)), *numbers(n, 3)) for h, *n in document["chunks"]),
+                frames=tuple(Frame(*numbers(n, 4), Digest.parse(text(h))) for h, *n in document["frames"]),
+                packs=tuple(Pack(Digest.parse(text(h)), *numbers(n, 1)) for h, *n in document["packs"]),
                 solid=_solid_from_json(document.get("solid")),
                 notes=text(document.get("notes", "")),
                 meta={text(k): text(v) for k, v in document.get("meta", {}).items()},
@@ -326,6 +347,7 @@ def _file_to_json(file: File) -> dict[str, Any]:
                 "base": [[b.file.hex, b.offset, b.length] for b in p.base],
                 "codec": p.codec.value,
                 "where": [p.pack, p.at, p.size],
+                "sha256": p.digest.hex,
             }
             for p in file.patches
         ]
@@ -364,6 +386,7 @@ def _patch_from_json(row: Mapping[str, Any]) -> Patch:
         tuple(Base(Digest.parse(text(h)), *numbers(n, 2)) for h, *n in row["base"]),
         Codec(row["codec"]),
         *numbers(row["where"], 3),
+        Digest.parse(text(row["sha256"])),
     )
 
 

@@ -12,7 +12,7 @@ CONTENT = Digest.of(b"hello world")
 
 
 def make_file(path: str = "bin/app", **changes: object) -> File:
-    patch = Patch(0, 11, (Base(Digest.of(b"old"), 0, 3),), Codec.ZSTD_PREFIX, 0, 30, 10)
+    patch = Patch(0, 11, (Base(Digest.of(b"old"), 0, 3),), Codec.ZSTD_PREFIX, 0, 30, 10, CONTENT)
     return replace(File(TreePath(path), 11, CONTENT, True, (0, 1), (patch,)), **changes)  # type: ignore[arg-type]
 
 
@@ -23,7 +23,7 @@ def make_manifest(*files: File, **changes: object) -> Manifest:
         "platform": Name("linux-x86_64"),
         "files": files or (make_file(),),
         "chunks": (Chunk(Digest.of(b"hello "), 6, 0, 0), Chunk(Digest.of(b"world"), 5, 0, 6)),
-        "frames": (Frame(0, 0, 20, 11),),
+        "frames": (Frame(0, 0, 20, 11, CONTENT),),
         "packs": (Pack(Digest.of(b"pack"), 40),),
     }
     return Manifest(**(values | changes))  # type: ignore[arg-type]
@@ -69,10 +69,10 @@ def test_the_tree_digest_ignores_how_the_tree_is_made_and_nothing_else() -> None
         (lambda: make_manifest(links=(Link(TreePath("l"), "x"),), platform=Name("windows-amd64")), "symbolic"),
         (lambda: make_manifest(make_file(chunks=(0,))), "do not add up"),
         (lambda: make_manifest(make_file(chunks=(0, 7))), "do not exist"),
-        (lambda: make_manifest(frames=(Frame(0, 30, 20, 11),)), "not lie in its pack"),
-        (lambda: make_manifest(frames=(Frame(3, 0, 20, 11),)), "not lie in its pack"),
-        (lambda: make_manifest(frames=(Frame(0, -1, 20, 11),)), "not lie in its pack"),
-        (lambda: make_manifest(frames=(Frame(0, 0, 20, 1 << 40),)), "not lie in its pack"),
+        (lambda: make_manifest(frames=(Frame(0, 30, 20, 11, CONTENT),)), "not lie in its pack"),
+        (lambda: make_manifest(frames=(Frame(3, 0, 20, 11, CONTENT),)), "not lie in its pack"),
+        (lambda: make_manifest(frames=(Frame(0, -1, 20, 11, CONTENT),)), "not lie in its pack"),
+        (lambda: make_manifest(frames=(Frame(0, 0, 20, 1 << 40, CONTENT),)), "not lie in its pack"),
         (lambda: make_manifest(chunks=(Chunk(CONTENT, 6, 0, 6), Chunk(CONTENT, 5, 0, 0))), "not lie in its frame"),
         (lambda: make_manifest(notes="x" * (2 << 20)), "notes"),
         (lambda: make_manifest(meta={"k": "x" * (1 << 20)}), "metadata"),
@@ -105,7 +105,7 @@ def test_a_patch_out_of_bounds_is_refused(change: dict[str, object]) -> None:
 
 def test_all_problems_are_told_at_once() -> None:
     with pytest.raises(ValueError, match=r"twice.*not lie in its pack"):
-        make_manifest(make_file(), make_file(), frames=(Frame(0, 30, 20, 11),))
+        make_manifest(make_file(), make_file(), frames=(Frame(0, 30, 20, 11, CONTENT),))
 
 
 @pytest.mark.parametrize(
