@@ -1,1 +1,37 @@
+"""Storages: where the objects of a repository lie, behind small ports by capability.
 
+Knows nothing of signatures: whoever reads checks what came against the digest that was signed.
+"""
+
+from instar.storage.keys import Key, is_immutable
+from instar.storage.local import LocalStorage
+from instar.storage.memory import MemoryStorage
+from instar.storage.ports import (
+    READ_BLOCK,
+    ConditionalWriter,
+    Exclusive,
+    Listed,
+    Lister,
+    Reader,
+    Stat,
+    Storage,
+    Traffic,
+    Writer,
+)
+
+__all__ = [
+    "READ_BLOCK",
+    "ConditionalWriter",
+    "Exclusive",
+    "Key",
+    "Listed",
+    "Lister",
+    "LocalStorage",
+    "MemoryStorage",
+    "Reader",
+    "Stat",
+    "Storage",
+    "Traffic",
+    "Writer",
+    "is_immutable",
+]

@@ -20,6 +20,7 @@ __all__ = [
     "clone_file",
     "create_file",
     "iterate_blocks",
+    "make_folder",
     "move",
     "read_bounded",
     "remove_tree",
@@ -68,6 +69,20 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and those above it where they are missing, each durably. That it exists is fine.
+
+    Raises:
+        OSError: it could not be created, or something else bears the name.
+
+    """
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_folder(path.parent)
 
 
 def create_file(path: Path, *, mode: int = 0o644) -> IO[bytes]:
