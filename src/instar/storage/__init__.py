@@ -3,9 +3,13 @@
 Knows nothing of signatures: whoever reads checks what came against the digest that was signed.
 """
 
+from instar.storage.http import HttpReader
 from instar.storage.keys import Key, is_immutable
 from instar.storage.local import LocalStorage
 from instar.storage.memory import MemoryStorage
+from instar.storage.mirrors import MirrorReader
+from instar.storage.opening import open_reader, open_storage
+from instar.storage.options import HttpOptions
 from instar.storage.ports import (
     READ_BLOCK,
     ConditionalWriter,
@@ -23,15 +27,20 @@ __all__ = [
     "READ_BLOCK",
     "ConditionalWriter",
     "Exclusive",
+    "HttpOptions",
+    "HttpReader",
     "Key",
     "Listed",
     "Lister",
     "LocalStorage",
     "MemoryStorage",
+    "MirrorReader",
     "Reader",
     "Stat",
     "Storage",
     "Traffic",
     "Writer",
     "is_immutable",
+    "open_reader",
+    "open_storage",
 ]

@@ -35,7 +35,7 @@ class Key(str):
 
     __slots__ = ()
 
-    def __new__(cls, text: str) -> Self:
+    def __new__(cls, text: str) -> Self:  # noqa: D102  # the class says it
         if isinstance(text, cls):
             return text
         if len(text) > _MAX_KEY or not all(_is_segment(segment) for segment in text.split("/")):
