@@ -6,6 +6,7 @@ when it is read (``instar.content.rebuild``); here it is taken as said.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -30,6 +31,9 @@ __all__ = [
     "Range",
     "Segment",
     "Step",
+    "frame_piece",
+    "group_pieces",
+    "patch_piece",
     "plan_route",
 ]
 
@@ -89,7 +93,21 @@ class Inventory:
             without: files that are missing or damaged; nothing is planned from them.
 
         """
-        raise NotImplementedError
+        excluded = frozenset(without)
+        files: dict[Digest, Place] = {}
+        chunks: dict[Digest, OldChunk] = {}
+        for source, manifest in enumerate(manifests):
+            for file in manifest.files:
+                place = Place(source, file.path)
+                if place in excluded or file.digest in files:
+                    continue
+                files[file.digest] = place
+                offset = 0
+                for number in file.chunks:
+                    chunk = manifest.chunks[number]
+                    chunks.setdefault(chunk.digest, OldChunk(place, offset))
+                    offset += chunk.size
+        return cls(files, chunks, frozenset(codecs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +187,7 @@ class Plan:
     @property
     def full_size(self) -> int:
         """Bytes that would be fetched by a device that has nothing."""
-        raise NotImplementedError
+        return _full_size(self.manifest)
 
     @property
     def requests(self) -> int:
@@ -179,19 +197,227 @@ class Plan:
     @property
     def download_by_means(self) -> dict[Means, int]:
         """Bytes to download by what they are for. Gaps are not counted."""
-        raise NotImplementedError
+        sums: dict[Means, int] = {}
+        for piece in self.pieces:
+            sums[piece.means] = sums.get(piece.means, 0) + piece.length
+        return sums
 
     @property
     def result_by_means(self) -> dict[Means, int]:
         """Bytes of the finished tree by how they are made: the explanation of ``download_size``."""
-        raise NotImplementedError
+        sums: dict[Means, int] = {}
+        for step in self.steps:
+            if step.means is Means.SOLID:
+                sums[Means.SOLID] = sums.get(Means.SOLID, 0) + step.file.size
+            for segment in step.segments:
+                means, length = _made_by(segment)
+                sums[means] = sums.get(means, 0) + length
+        return sums
 
 
 def plan_route(manifest: Manifest, inventory: Inventory) -> Plan:
-    """Choose for every file the cheapest of copying, patching, chunks and the solid archive."""
-    raise NotImplementedError
+    """Choose for every file the cheapest of copying, patching, chunks and the solid archive.
+
+    The choice is greedy, not optimal: a frame of chunks serves several files, so their choices depend on each other.
+    The steps are numbered in the body.
+    """
+    # 1. What is here whole is copied. What is not falls into regions that are made by a patch or from chunks.
+    wanted = {file.digest: file for file in manifest.files if file.digest not in inventory.files and file.size}
+    regions = [region for file in wanted.values() for region in _regions(manifest, file, inventory)]
+    # 2. Frames that are needed whatever is chosen cost nothing more to those who could do without.
+    _choose(manifest, regions)
+    pieces = _pieces(manifest, regions)
+    # 3. The archive of everything, where even so it is the smallest.
+    solid = manifest.solid
+    if solid is not None and solid.size <= sum(piece.length for piece in pieces):
+        pieces = (Piece(solid.key, 0, solid.size, solid.digest, Means.SOLID),)
+        regions = []
+    made: dict[Digest, list[_Region]] = {}
+    for region in regions:
+        made.setdefault(region.file.digest, []).append(region)
+    steps = tuple(_step(manifest, file, made.get(file.digest), inventory) for file in manifest.files)
+    return Plan(manifest, steps, pieces, group_pieces(pieces))
 
 
 def group_pieces(pieces: Collection[Piece]) -> tuple[Range, ...]:
     """Join pieces that lie close together in one object into requests."""
-    raise NotImplementedError
+    ranges: list[Range] = []
+    run: list[Piece] = []
+    for piece in sorted(pieces, key=lambda p: (p.key, p.offset)):
+        if run:
+            end = run[-1].offset + run[-1].length
+            close = piece.key == run[0].key and 0 <= piece.offset - end <= MAX_GAP
+            if not close or piece.offset + piece.length - run[0].offset > MAX_RANGE:
+                ranges.append(_range(run))
+                run = []
+        run.append(piece)
+    if run:
+        ranges.append(_range(run))
+    return tuple(ranges)
+
+
+def _range(run: Sequence[Piece]) -> Range:
+    start = run[0].offset
+    return Range(run[0].key, start, run[-1].offset + run[-1].length - start, tuple(run))
+
+
+@dataclass(slots=True)
+class _Region:
+    """Consecutive chunks of a file: made by ``patch`` unless it is None, else from ``chunks``, of which some are here.
+
+    ``frames`` are those that the chunks which are not here lie in.
+    """
+
+    file: File
+    chunks: tuple[int, ...]
+    frames: frozenset[int]
+    patch: Patch | None
+
+
+def _regions(manifest: Manifest, file: File, inventory: Inventory) -> list[_Region]:
+    starts = [0]
+    for number in file.chunks:
+        starts.append(starts[-1] + manifest.chunks[number].size)
+    index = {start: n for n, start in enumerate(starts)}
+    regions = []
+    first = 0
+    for patch in _usable_patches(file, index, inventory):
+        begin, end = index[patch.offset], index[patch.offset + patch.length]
+        if first < begin:
+            regions.append(_region(manifest, file, (first, begin), None, inventory))
+        regions.append(_region(manifest, file, (begin, end), patch, inventory))
+        first = end
+    if first < len(file.chunks):
+        regions.append(_region(manifest, file, (first, len(file.chunks)), None, inventory))
+    return regions
+
+
+def _region(
+    manifest: Manifest,
+    file: File,
+    span: tuple[int, int],
+    patch: Patch | None,
+    inventory: Inventory,
+) -> _Region:
+    chunks = file.chunks[slice(*span)]
+    missing = (manifest.chunks[n] for n in chunks if manifest.chunks[n].digest not in inventory.chunks)
+    return _Region(file, chunks, frozenset(chunk.frame for chunk in missing), patch)
+
+
+def _usable_patches(file: File, index: Mapping[int, int], inventory: Inventory) -> list[Patch]:
+    """Give patches that this machine can apply and that do not overlap, the best first chosen, in the file's order."""
+    usable = [
+        patch
+        for patch in file.patches
+        if patch.codec in inventory.codecs
+        # A patch that begins or ends inside a chunk could not be joined with chunks. Publishers make none.
+        and patch.offset in index
+        and patch.offset + patch.length in index
+        and all(base.file in inventory.files for base in patch.base)
+    ]
+    usable.sort(key=lambda patch: (patch.size / patch.length, patch.offset))
+    chosen: list[Patch] = []
+    for patch in usable:
+        at = bisect_right(chosen, patch.offset, key=lambda p: p.offset)
+        clear_before = at == 0 or chosen[at - 1].offset + chosen[at - 1].length <= patch.offset
+        clear_behind = at == len(chosen) or patch.offset + patch.length <= chosen[at].offset
+        if clear_before and clear_behind:
+            chosen.insert(at, patch)
+    return chosen
+
+
+def _choose(manifest: Manifest, regions: Sequence[_Region]) -> None:
+    """Take the patch from every region that is cheaper without it."""
+    fetched: set[int] = set()
+    for region in regions:
+        if region.patch is None:
+            fetched |= region.frames
+    open_regions = [region for region in regions if region.patch is not None]
+    while open_regions:
+        # A region alone: what it still needs costs no more than its patch.
+        # Several together: each lacks just one and the same frame, which costs no more than all of their patches.
+        last_frame: dict[int, list[_Region]] = {}
+        released: list[_Region] = []
+        for region in open_regions:
+            lacking = region.frames - fetched
+            if region.patch is None:  # pragma: no cover  # taken out below, told to the type checker here
+                continue
+            if sum(manifest.frames[n].length for n in lacking) <= region.patch.size:
+                released.append(region)
+                fetched |= lacking
+            elif len(lacking) == 1:
+                last_frame.setdefault(next(iter(lacking)), []).append(region)
+        for number, together in last_frame.items():
+            saved = sum(region.patch.size for region in together if region.patch is not None)
+            if number not in fetched and manifest.frames[number].length <= saved:
+                released.extend(together)
+                fetched.add(number)
+        for region in released:
+            region.patch = None
+        if not released:
+            return
+        open_regions = [region for region in open_regions if region.patch is not None]
+
+
+def _pieces(manifest: Manifest, regions: Sequence[_Region]) -> tuple[Piece, ...]:
+    frames = {number for region in regions if region.patch is None for number in region.frames}
+    pieces = [frame_piece(manifest, number) for number in sorted(frames)]
+    pieces += [patch_piece(manifest, region.patch) for region in regions if region.patch is not None]
+    return tuple(dict.fromkeys(pieces))
+
+
+def frame_piece(manifest: Manifest, number: int) -> Piece:
+    """Give the piece to download for a frame."""
+    frame = manifest.frames[number]
+    return Piece(manifest.packs[frame.pack].key, frame.offset, frame.length, frame.digest, Means.CHUNKS)
+
+
+def patch_piece(manifest: Manifest, patch: Patch) -> Piece:
+    """Give the piece to download for a patch."""
+    return Piece(manifest.packs[patch.pack].key, patch.at, patch.size, patch.digest, Means.PATCH)
+
+
+def _step(manifest: Manifest, file: File, regions: Sequence[_Region] | None, inventory: Inventory) -> Step:
+    if not file.size:
+        return Step(file, Means.COPY, ())
+    if place := inventory.files.get(file.digest):
+        return Step(file, Means.COPY, (FromOld(place, 0, file.size, file.digest),))
+    if regions is None:
+        return Step(file, Means.SOLID, ())
+    segments: list[Segment] = []
+    for region in regions:
+        if region.patch is not None:
+            segments.append(FromPatch(region.patch, tuple(inventory.files[base.file] for base in region.patch.base)))
+        else:
+            _append_chunks(segments, manifest, region.chunks, inventory)
+    made_by = {_made_by(segment)[0] for segment in segments}
+    return Step(file, max(made_by, key=list(Means).index), tuple(segments))
+
+
+def _append_chunks(segments: list[Segment], manifest: Manifest, chunks: Sequence[int], inventory: Inventory) -> None:
+    for number in chunks:
+        chunk = manifest.chunks[number]
+        if old := inventory.chunks.get(chunk.digest):
+            segments.append(FromOld(old.place, old.offset, chunk.size, chunk.digest))
+            continue
+        last = segments[-1] if segments else None
+        if isinstance(last, FromFrame) and (last.frame, last.offset + last.length) == (chunk.frame, chunk.offset):
+            segments[-1] = FromFrame(last.frame, last.offset, last.length + chunk.size)
+        else:
+            segments.append(FromFrame(chunk.frame, chunk.offset, chunk.size))
+
+
+def _made_by(segment: Segment) -> tuple[Means, int]:
+    match segment:
+        case FromOld():
+            return Means.COPY, segment.length
+        case FromPatch():
+            return Means.PATCH, segment.patch.length
+        case FromFrame():
+            return Means.CHUNKS, segment.length
+
+
+def _full_size(manifest: Manifest) -> int:
+    frames = {manifest.chunks[number].frame for file in manifest.files for number in file.chunks}
+    size = sum(manifest.frames[number].length for number in frames)
+    return size if manifest.solid is None else min(size, manifest.solid.size)
