@@ -1,4 +1,7 @@
-"""Which release a device takes next, if any. One pure function; the rules are numbered in its body."""
+"""Which release of a channel a device takes next, if any. One pure function; the rules are numbered in its body.
+
+What leads from one release to another is not decided here: that is :mod:`instar.policy.ladder`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from enum import StrEnum
 
 from instar.model.channel import Entry
 from instar.model.version import Version
+from instar.policy.ladder import Aim, Ladder, Rung, Standing, climb
 from instar.policy.rollout import is_in
 
 __all__ = ["Decision", "Device", "Direction", "Reason", "select_release"]
@@ -94,31 +98,22 @@ def select_release(
     ]
     if not candidates:
         return Decision(None, _why_nothing(above, offered, device))
-    # 5. The newest that is reachable: it requires exactly the checkpoint the device has passed, or releases that
+    # 5. A first install has nothing to migrate, so it starts at the newest.
+    if device.version is None:
+        return Decision(candidates[-1], Reason.NEWER)
+    # 6. The newest that is reachable: it requires exactly the checkpoint the device has passed, or releases that
     #    introduce the ones between are offered too, and then the first of those is taken.
-    #    A first install has nothing to migrate, so it starts at the newest.
-    for newest in reversed(candidates):
-        step = newest if device.version is None else _first_step(newest, candidates, device.checkpoint)
-        if step is None:
+    ladder = Ladder.of(Rung(entry, entry.version, entry.requires, entry.introduces) for entry in candidates)
+    standing = Standing(device.version, device.checkpoint)
+    for top in reversed(ladder.tops):
+        if not (way := climb(ladder, top, standing, Aim.RETURN if may_go_down else Aim.NEWER)):
             continue
-        if step is not newest:
-            return Decision(step, Reason.CHECKPOINT)
-        if device.version is not None and newest.version < device.version:
-            return Decision(newest, Reason.YANKED if yanked else Reason.CHANNEL_SWITCH)
-        return Decision(newest, Reason.NEWER)
+        if len(way) > 1:
+            return Decision(way[0].release, Reason.CHECKPOINT)
+        if top.release.version < device.version:
+            return Decision(top.release, Reason.YANKED if yanked else Reason.CHANNEL_SWITCH)
+        return Decision(top.release, Reason.NEWER)
     return Decision(None, Reason.CHECKPOINT_MISSING)
-
-
-def _first_step(newest: Entry, candidates: Sequence[Entry], checkpoint: int) -> Entry | None:
-    """Walk the checkpoints from the device's own up to what ``newest`` requires; give the first release on the way."""
-    first: Entry | None = None
-    for entry in candidates:
-        if entry.version >= newest.version:
-            break
-        if entry.introduces and entry.requires == checkpoint and checkpoint < newest.requires:
-            first = first or entry
-            checkpoint = entry.introduces
-    return (first or newest) if checkpoint == newest.requires else None
 
 
 def _why_nothing(above: Sequence[Entry], offered: Sequence[Entry], device: Device) -> Reason:

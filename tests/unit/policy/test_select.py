@@ -78,7 +78,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("entries", "version", "checkpoint", "failed", "choice", "reason"), TABLE)
-def test_the_table_of_rules(  # noqa: PLR0917  # the columns of the table
+def test_the_table_of_rules(  # the columns of the table
     entries: list[str], version: str | None, checkpoint: int, failed: str, choice: str | None, reason: Reason
 ) -> None:
     decision = select_release([entry(e) for e in entries], device(version, checkpoint, failed), now=NOW)
