@@ -5,14 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final, Protocol
+from urllib.parse import unquote
 
 from instar.model.digest import Digest
 
 __all__ = [
+    "MAX_ROOT",
+    "MAX_SNAPSHOT",
+    "MAX_TARGETS",
+    "MAX_TIMESTAMP",
     "METADATA",
     "SIGNED_AT",
     "TARGETS",
+    "TIME_FORMAT",
     "Fetch",
     "Target",
     "bins_prefix",
@@ -21,6 +28,9 @@ __all__ = [
     "floor_path",
     "manifest_path",
     "metadata_key",
+    "parse_time",
+    "role_bound",
+    "role_of",
     "taken_versions",
     "target_key",
 ]
@@ -37,6 +47,22 @@ SIGNED_AT: Final = "x-instar-signed-at"
 TUF says only when metadata ends. A device whose clock was reset learns from this what time it is at least.
 """
 
+MAX_ROOT: Final = 512_000
+"""Bytes of a root file: dozens of keys and signatures of the largest kinds fit."""
+
+MAX_TIMESTAMP: Final = 16_384
+"""Bytes of ``timestamp.json``, fetched at every check: it names one file, so all beyond 1 kB are signatures."""
+
+MAX_SNAPSHOT: Final = 2_000_000
+"""Bytes of a snapshot: some 40 for each role, so 50,000 roles: 200 products that each have 256 hash bins."""
+
+MAX_TARGETS: Final = 5_000_000
+"""Bytes of a targets role: 256 manifests at 1 kB are common; other publishers' tools may put thousands in one role."""
+
+TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
+"""How TUF writes a moment: UTC, whole seconds."""
+
+_BOUNDS: Final = {"root": MAX_ROOT, "timestamp": MAX_TIMESTAMP, "snapshot": MAX_SNAPSHOT}
 _ROLE_FILE: Final = re.compile(r"(?:(?P<version>[1-9][0-9]{0,17})\.)?(?P<role>[^/]+)\.json")
 
 
@@ -119,3 +145,24 @@ def taken_versions(keys: Iterable[str]) -> dict[str, int]:
         if match and match["version"]:
             taken[match["role"]] = max(taken.get(match["role"], 0), int(match["version"]))
     return taken
+
+
+def role_of(key: str) -> str:
+    """Give the role whose file is at ``key``: ``metadata/7.root.json`` is ``root``."""
+    name = key.removeprefix(METADATA).removesuffix(".json")
+    version, dot, role = name.partition(".")
+    # tuf quotes names of roles; instar's own need none.
+    return unquote(role if dot and version.isdigit() else name)
+
+
+def role_bound(role: str) -> int:
+    """Give how many bytes the file of ``role`` may have at most."""
+    return _BOUNDS.get(role, MAX_TARGETS)
+
+
+def parse_time(text: object) -> datetime | None:
+    """Read a moment in TUF's format, or None where it is none."""
+    try:
+        return datetime.strptime(text, TIME_FORMAT).replace(tzinfo=UTC) if isinstance(text, str) else None
+    except ValueError:
+        return None

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, cast
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from tuf.api.exceptions import (
     DownloadHTTPError,
@@ -30,21 +30,23 @@ from instar.errors import Expired, InstallFailed, InstarError, Misconfigured, No
 from instar.model.digest import Digest
 from instar.system import files
 from instar.system.clock import Clock
-from instar.trust.layout import METADATA, SIGNED_AT, Fetch, Target, target_key
+from instar.trust.layout import (
+    MAX_ROOT,
+    MAX_SNAPSHOT,
+    MAX_TARGETS,
+    MAX_TIMESTAMP,
+    METADATA,
+    SIGNED_AT,
+    TIME_FORMAT,
+    Fetch,
+    Target,
+    parse_time,
+    role_bound,
+    role_of,
+    target_key,
+)
 
 __all__ = ["Fetch", "Target", "TrustedMetadata"]
-
-MAX_ROOT: Final = 512_000
-"""Bytes of a root file: dozens of keys and signatures of the largest kinds fit."""
-
-MAX_TIMESTAMP: Final = 16_384
-"""Bytes of ``timestamp.json``, fetched at every check: it names one file, so all beyond 1 kB are signatures."""
-
-MAX_SNAPSHOT: Final = 2_000_000
-"""Bytes of a snapshot: some 40 for each role, so 50,000 roles: 200 products that each have 256 hash bins."""
-
-MAX_TARGETS: Final = 5_000_000
-"""Bytes of a targets role: 256 manifests at 1 kB are common; other publishers' tools may put thousands in one role."""
 
 MAX_ROOT_ROTATIONS: Final = 1024
 """Root versions above the app's own. Cached ones count too, so this bounds the life of an app that never changes its
@@ -53,7 +55,6 @@ built-in root: at one new root a week, twenty years."""
 MAX_DELEGATIONS: Final = 16
 """Roles visited in one search. instar's own layout needs three: targets, product, hash bin."""
 
-_BOUNDS: Final = {"root": MAX_ROOT, "timestamp": MAX_TIMESTAMP, "snapshot": MAX_SNAPSHOT}
 _TOP_LEVEL: Final = (Root.type, Timestamp.type, Snapshot.type, Targets.type)
 
 # Not *.json: the cache holds role files under their own names, and nothing that could be taken for one.
@@ -61,7 +62,6 @@ _TIME_RECORD: Final = "trusted-time"
 _MAX_TIME_RECORD: Final = 4096
 _HTTP_NOT_FOUND: Final = 404
 _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class TrustedMetadata:
@@ -228,7 +228,7 @@ class TrustedMetadata:
             leftover = path.name.startswith("tmp") and not path.name.endswith(".json")
             if path == history or path == self._folder / _TIME_RECORD:
                 continue
-            if leftover or not path.is_file() or path.stat().st_size > _bound(path.name):
+            if leftover or not path.is_file() or path.stat().st_size > role_bound(role_of(path.name)):
                 files.remove_tree(path)
 
     def _judge(self, roles: tuple[str, ...]) -> None:
@@ -260,7 +260,7 @@ class TrustedMetadata:
 
     def _cached(self, role: str) -> Signed:
         """Read a role that tuf has accepted: its cache holds what it verified, byte for byte."""
-        data = files.read_bounded(self._folder / f"{quote(role, '')}.json", _bound(role))
+        data = files.read_bounded(self._folder / f"{quote(role, '')}.json", role_bound(role))
         return _parse(data)
 
     def _search(self, path: str) -> tuple[str, ...]:
@@ -296,7 +296,7 @@ class TrustedMetadata:
         return Target(found.path, key, found.length, digest, custom)
 
     def _signed_at(self) -> datetime:
-        return _parse_time(self._cached(Timestamp.type).unrecognized_fields.get(SIGNED_AT)) or _BEGINNING
+        return parse_time(self._cached(Timestamp.type).unrecognized_fields.get(SIGNED_AT)) or _BEGINNING
 
     def _recorded_time(self) -> datetime:
         """Give the newest moment that trusted metadata proved to be past.
@@ -307,12 +307,12 @@ class TrustedMetadata:
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RepositoryError):
             record = json.loads(files.read_bounded(self._folder / _TIME_RECORD, _MAX_TIME_RECORD))
             if record["keys"] == self._online_keys():
-                return _parse_time(record["time"]) or _BEGINNING
+                return parse_time(record["time"]) or _BEGINNING
         return _BEGINNING
 
     def _record_time(self, moment: datetime) -> None:
         # Rounded down: a moment that has not come yet must not be recorded as past.
-        record = {"keys": self._online_keys(), "time": moment.astimezone(UTC).strftime(_TIME_FORMAT)}
+        record = {"keys": self._online_keys(), "time": moment.astimezone(UTC).strftime(TIME_FORMAT)}
         files.write_atomic(self._folder / _TIME_RECORD, json.dumps(record).encode())
 
     def _online_keys(self) -> list[str]:
@@ -321,7 +321,7 @@ class TrustedMetadata:
 
     def _fetch_cached(self, key: str, limit: int) -> bytes:
         """Play a repository that has nothing new: no next root, and the timestamp that is in the cache."""
-        role = _role_of(key)
+        role = role_of(key)
         if role == Timestamp.type:
             with contextlib.suppress(OSError, ValueError):
                 return files.read_bounded(self._folder / f"{role}.json", limit)
@@ -362,8 +362,8 @@ class _Fetcher(FetcherInterface):
 
     def download_bytes(self, url: str, max_length: int) -> bytes:
         """Read one role's file; NotFound becomes what tuf takes for the end of the roots."""
-        role = _role_of(url)
-        limit = min(max_length, _bound(role))
+        role = role_of(url)
+        limit = min(max_length, role_bound(role))
         try:
             data = self._read(url, limit)
         except NotFound as error:
@@ -384,24 +384,6 @@ class _Fetcher(FetcherInterface):
 
 def _parse(data: bytes) -> Signed:
     return cast("Signed", Metadata.from_bytes(data).signed)
-
-
-def _role_of(key: str) -> str:
-    """Give the role whose file is at ``key``: ``metadata/7.root.json`` is ``root``."""
-    name = key.removeprefix(METADATA).removesuffix(".json")
-    version, dot, role = name.partition(".")
-    return unquote(role if dot and version.isdigit() else name)
-
-
-def _bound(role_or_file: str) -> int:
-    return _BOUNDS.get(_role_of(role_or_file), MAX_TARGETS)
-
-
-def _parse_time(text: object) -> datetime | None:
-    try:
-        return datetime.strptime(text, _TIME_FORMAT).replace(tzinfo=UTC) if isinstance(text, str) else None
-    except ValueError:
-        return None
 
 
 def _expired(role: str, since: datetime) -> Expired:
