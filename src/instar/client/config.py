@@ -6,21 +6,24 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
+from instar.client.environment import own_environment
 from instar.client.platform import detect_platform
 from instar.errors import Misconfigured
 from instar.model.names import Name, ProductName
 from instar.system.clock import Clock, SystemClock
 
-__all__ = ["DEFAULT_CHANNEL", "Config", "Connection"]
+__all__ = ["DEFAULT_CHANNEL", "MAX_ROOT", "Config", "Connection"]
 
 DEFAULT_CHANNEL: Final = "stable"
 # How many starts a new version gets to say that it works, unless told otherwise: one may die of something else.
 _MAX_STARTS: Final = 3
+# Seconds: an app that unpacks itself on a slow disk needs some, and a hang must end.
+_HEALTH_TIMEOUT: Final = 60.0
 # A root of a hundred keys with long comments is some 50 kB.
-_MAX_ROOT: Final = 512_000
+MAX_ROOT: Final = 512_000
 _MAX_DEVICE_ID: Final = 200
 
 
@@ -60,12 +63,16 @@ class Config:
         facts: what the device says about itself; rollouts can be limited to devices by them.
         platform: which platform's releases; this machine's unless given.
         keep: patterns of files inside the app's folder that belong to the user and survive updates, like ``data/*``.
-        health: a command, run on a new version before it is selected, with ``{}`` for the new version's folder;
-            a version for which it does not end with 0 is never selected. Its program is relative to that folder.
+        health: a command that is run on a new version before it is selected, its first word a path inside the app's
+            folder, like ``("myapp", "--version")``. A version for which it does not end with 0 is never selected.
+        health_timeout: seconds that it may take.
         max_starts: how many starts a new version has to call ``confirm`` before it is rolled back.
+        deadline: seconds from its first start after which the next start rolls an unconfirmed version back; None: none.
+        confirmed_by: ``"app"`` when the app calls ``confirm``; ``"health"`` when the health command is all there is.
         device_id: decides who is early in a rollout. A random one is made and kept unless given.
         connection: proxies, headers, certificates.
         build_time: when the app was built. On a device without a clock, time is at least this.
+        environment: what the health command gets to see; unless given, the plain parts of this process's own.
         clock: what time it is; for tests.
 
     Raises:
@@ -84,10 +91,14 @@ class Config:
     platform: str = field(default_factory=detect_platform)
     keep: tuple[str, ...] = ()
     health: tuple[str, ...] = ()
+    health_timeout: float = _HEALTH_TIMEOUT
     max_starts: int = _MAX_STARTS
+    deadline: float | None = None
+    confirmed_by: Literal["app", "health"] = "app"
     device_id: str | None = None
     connection: Connection = field(default_factory=Connection)
     build_time: datetime | None = None
+    environment: Mapping[str, str] = field(default_factory=own_environment, repr=False)
     clock: Clock = field(default_factory=SystemClock, repr=False)
 
     def __post_init__(self) -> None:
@@ -103,10 +114,10 @@ class Config:
 
     def _problems(self) -> list[str]:
         problems = [f"{url!r} is no address of a repository." for url in self.urls if not _is_address(url)]
-        if isinstance(self.mirrors, str) or isinstance(self.keep, str) or isinstance(self.health, str):
+        if any(map(_is_text, (self.mirrors, self.keep, self.health))):
             problems.append("mirrors, keep and health are lists of texts, not one text.")
-        if not 0 < len(self.root) <= _MAX_ROOT:
-            problems.append(f"The trusted root is the content of a root.json, 1 to {_MAX_ROOT:,} bytes of it.")
+        if not 0 < len(self.root) <= MAX_ROOT:
+            problems.append(f"The trusted root is the content of a root.json, 1 to {MAX_ROOT:,} bytes of it.")
         if self.max_starts < 1:
             problems.append("max_starts is at least 1: a new version must be allowed to start.")
         if self.device_id is not None and not 0 < len(self.device_id) <= _MAX_DEVICE_ID:
@@ -119,6 +130,11 @@ class Config:
     def urls(self) -> tuple[str, ...]:
         """The URL and its mirrors, in the order they are tried."""
         return (self.url, *self.mirrors)
+
+
+def _is_text(value: object) -> bool:
+    # A text is a sequence of texts, too: the type checker sees that mistake, a running app would not.
+    return isinstance(value, str)
 
 
 def _is_address(url: str) -> bool:

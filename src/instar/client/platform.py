@@ -11,7 +11,7 @@ from instar.model.names import Name
 __all__ = ["detect_platform", "platform_name"]
 
 _SYSTEMS: Final = {"linux": "linux", "darwin": "macos", "win32": "windows"}
-# Each system's own word for its machines: x86_64 on Linux and macOS is amd64 on Windows, aarch64 is arm64 on the others.
+# Each system's own word for its machines: x86_64 is amd64 on Windows, and aarch64 is arm64 everywhere but on Linux.
 _MACHINES: Final = {
     ("linux", "amd64"): "x86_64",
     ("linux", "arm64"): "aarch64",

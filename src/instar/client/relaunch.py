@@ -1,4 +1,4 @@
-"""Starting the app again as the version that is selected now. Always the app's own decision: nothing else calls this."""
+"""Starting the app again as the version that is selected now. Only ever on the app's own demand."""
 
 from __future__ import annotations
 
