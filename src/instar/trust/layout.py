@@ -12,6 +12,7 @@ from urllib.parse import unquote
 from instar.model.digest import Digest
 
 __all__ = [
+    "MANIFEST_SUFFIX",
     "MAX_ROOT",
     "MAX_SNAPSHOT",
     "MAX_TARGETS",
@@ -40,6 +41,9 @@ METADATA: Final = "metadata/"
 
 TARGETS: Final = "targets/"
 """Prefix of the keys of all TUF targets."""
+
+MANIFEST_SUFFIX: Final = ".manifest"
+"""How the target path of a manifest ends."""
 
 SIGNED_AT: Final = "x-instar-signed-at"
 """Field in the signed part of ``timestamp.json``: when it was signed, by the publisher's clock.
@@ -102,7 +106,7 @@ class Target:
 
 def manifest_path(product: str, platform: str, version: object) -> str:
     """Give the target path of a release's manifest."""
-    return f"{product}/{platform}-{version}.manifest"
+    return f"{product}/{platform}-{version}{MANIFEST_SUFFIX}"
 
 
 def channels_path(product: str) -> str:

@@ -10,7 +10,7 @@ Nothing is written here: :meth:`RoleSet.changes` gives the files to upload, in o
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -25,7 +25,6 @@ from tuf.api.metadata import (
     MetaFile,
     Role,
     Root,
-    Signed,
     Snapshot,
     SuccinctRoles,
     TargetFile,
@@ -33,10 +32,11 @@ from tuf.api.metadata import (
     Timestamp,
 )
 
-from instar.errors import Misconfigured, NotFound, Untrusted
+from instar.errors import Misconfigured
 from instar.model.digest import Digest
 from instar.model.names import ProductName
 from instar.trust.layout import (
+    MANIFEST_SUFFIX,
     SIGNED_AT,
     TIME_FORMAT,
     Fetch,
@@ -47,10 +47,10 @@ from instar.trust.layout import (
     floor_path,
     metadata_key,
     parse_time,
-    role_bound,
     target_key,
 )
-from instar.trust.signing import check_role, follow_roots, sign_role
+from instar.trust.signing import sign_role
+from instar.trust.tree import RoleTree
 
 __all__ = ["MAX_DIRECT_MANIFESTS", "Authority", "Lifetimes", "Renewal", "RoleSet"]
 
@@ -61,7 +61,6 @@ client fetches stops growing with the product's history."""
 _BIN_BITS: Final = 8
 """256 bins: 10 kB more in the snapshot, and 100,000 manifests come in files of some 300 kB."""
 
-_MANIFEST_SUFFIX: Final = ".manifest"
 
 _RENEW_FRACTION: Final = 3
 """What has less than a third of its lifetime left is renewed: a missed run or two of the publisher do no harm."""
@@ -108,17 +107,10 @@ class RoleSet:
     is thrown away.
     """
 
-    def __init__(
-        self, fetch: Fetch, lifetimes: Lifetimes, root: Root, snapshot: Snapshot, timestamp: Timestamp
-    ) -> None:
-        self._fetch = fetch
+    def __init__(self, tree: RoleTree, lifetimes: Lifetimes) -> None:
+        self._tree = tree
         self._lifetimes = lifetimes
-        self._published_root: Root | None = None
-        self._published: dict[str, int] = {}
-        self._root = root
-        self._snapshot = snapshot
-        self._timestamp = timestamp
-        self._targets: dict[str, Targets] = {}
+        self._published_root = copy.deepcopy(tree.root) if tree.published else None
         self._changed: set[str] = set()
 
     @classmethod
@@ -144,12 +136,9 @@ class RoleSet:
             Misconfigured: no keys, the same key twice or in both authorities, or a threshold that cannot be met.
 
         """
-        roles = cls(_nothing_stored, lifetimes or Lifetimes(), Root(consistent_snapshot=True), Snapshot(), Timestamp())
-        roles._targets[Targets.type] = Targets(delegations=Delegations({}, roles={}))
+        roles = cls(RoleTree.empty(), lifetimes or Lifetimes())
         roles.set_keys(Authority.OWNER, owner, threshold=owner_threshold)
         roles.set_keys(Authority.ONLINE, online, threshold=online_threshold)
-        roles._snapshot.meta = {}
-        roles._changed = {Root.type, Targets.type, Snapshot.type, Timestamp.type}
         return roles
 
     @classmethod
@@ -171,35 +160,19 @@ class RoleSet:
             Unavailable: the storage did not answer.
 
         """
-        trusted = follow_roots(fetch, root)
-        data = fetch(metadata_key(Timestamp.type, None), role_bound(Timestamp.type))
-        timestamp = check_role(Timestamp, data, Timestamp.type, trusted, None)
-        version = timestamp.snapshot_meta.version
-        data = fetch(metadata_key(Snapshot.type, version), role_bound(Snapshot.type))
-        snapshot = check_role(Snapshot, data, Snapshot.type, trusted, version)
-        roles = cls(fetch, lifetimes or Lifetimes(), trusted, snapshot, timestamp)
-        roles._published_root = copy.deepcopy(trusted)
-        roles._published = {name.removesuffix(".json"): meta.version for name, meta in snapshot.meta.items()}
-        roles._published |= {
-            Root.type: trusted.version,
-            Snapshot.type: snapshot.version,
-            Timestamp.type: timestamp.version,
-        }
-        roles._role(Targets.type)
-        return roles
+        return cls(RoleTree.read(fetch, trusted=root), lifetimes or Lifetimes())
 
     # What it says now
 
     @property
     def products(self) -> tuple[str, ...]:
         """The products' names, sorted."""
-        names = self._delegated().keys()
-        return tuple(sorted(name for name in names if channels_role(name) in names))
+        return self._tree.products
 
     def keys(self, authority: Authority) -> tuple[Key, ...]:
         """Give the public keys that sign for an authority."""
-        role = self._root.roles[_TOP_ROLES[authority][0]]
-        return tuple(self._root.keys[keyid] for keyid in role.keyids)
+        role = self._tree.root.roles[_TOP_ROLES[authority][0]]
+        return tuple(self._tree.root.keys[keyid] for keyid in role.keyids)
 
     def target(self, path: str) -> Target | None:
         """Find a target by its path, or None. See :meth:`set_target` for the paths that there are.
@@ -209,7 +182,7 @@ class RoleSet:
             Untrusted, Unavailable: its role could not be read.
 
         """
-        found = self._role(self._role_for(path)).targets.get(path)
+        found = self._tree.role(self._tree.role_for(path)).targets.get(path)
         return None if found is None else _as_target(found)
 
     def targets(self, product: str) -> dict[str, Target]:
@@ -220,9 +193,9 @@ class RoleSet:
             Untrusted, Unavailable: a role could not be read.
 
         """
-        found = dict(self._role(self._product(product)).targets)
-        for name in self._bins(product):
-            found.update(self._role(name).targets)
+        found = dict(self._tree.role(self._tree.product(product)).targets)
+        for name in self._tree.bins(product):
+            found.update(self._tree.role(name).targets)
         return {path: _as_target(found[path]) for path in sorted(found)}
 
     def floor(self, product: str) -> str | None:
@@ -237,7 +210,7 @@ class RoleSet:
             Untrusted, Unavailable: a role could not be read.
 
         """
-        return {name: self._signed(name).expires for name in self._names()}
+        return {name: self._tree.signed(name).expires for name in self._tree.names()}
 
     # Edits
 
@@ -254,13 +227,13 @@ class RoleSet:
 
         """
         name = _product_name(name)
-        if name in self._delegated():
+        if name in self._tree.delegated:
             msg = f"The repository has a product {name} already."
             raise Misconfigured(msg, hint="Give the new one another name.")
-        owner, online = self._root.roles[Targets.type], self._root.roles[Timestamp.type]
+        owner, online = self._tree.root.roles[Targets.type], self._tree.root.roles[Timestamp.type]
         if keys is None:
             keys, threshold = self.keys(Authority.OWNER), owner.threshold
-        owned = [f"{name}/*{_MANIFEST_SUFFIX}", floor_path(name)]
+        owned = [f"{name}/*{MANIFEST_SUFFIX}", floor_path(name)]
         # The channels first: the search ends at the first role whose paths match.
         self._delegate(channels_role(name), [channels_path(name)], self.keys(Authority.ONLINE), online.threshold)
         self._delegate(name, owned, keys, threshold)
@@ -280,12 +253,12 @@ class RoleSet:
             Untrusted, Unavailable: its role could not be read.
 
         """
-        name = self._role_for(path)
+        name = self._tree.role_for(path)
         extra = {"custom": dict(custom)} if custom else {}
-        self._role(name).targets[path] = TargetFile(size, {"sha256": digest.hex}, path, extra)
+        self._tree.role(name).targets[path] = TargetFile(size, {"sha256": digest.hex}, path, extra)
         self._changed.add(name)
-        direct = sum(1 for other in self._role(name).targets if other.endswith(_MANIFEST_SUFFIX))
-        if name in self.products and direct > MAX_DIRECT_MANIFESTS:
+        direct = sum(1 for other in self._tree.role(name).targets if other.endswith(MANIFEST_SUFFIX))
+        if name in self._tree.products and direct > MAX_DIRECT_MANIFESTS:
             self._move_into_bins(name)
 
     def remove_target(self, path: str) -> None:
@@ -295,8 +268,8 @@ class RoleSet:
             Misconfigured, Untrusted, Unavailable: as for :meth:`set_target`.
 
         """
-        name = self._role_for(path)
-        if self._role(name).targets.pop(path, None) is not None:
+        name = self._tree.role_for(path)
+        if self._tree.role(name).targets.pop(path, None) is not None:
             self._changed.add(name)
 
     def set_floor(self, product: str, version: str | None) -> None:
@@ -327,16 +300,16 @@ class RoleSet:
         """
         other = Authority.ONLINE if authority is Authority.OWNER else Authority.OWNER
         _check_keys(keys, threshold, taken={key.keyid for key in self.keys(other)})
-        before = set(self._root.roles[_TOP_ROLES[authority][0]].keyids)
-        self._root.keys.update({key.keyid: key for key in keys})
+        before = set(self._tree.root.roles[_TOP_ROLES[authority][0]].keyids)
+        self._tree.root.keys.update({key.keyid: key for key in keys})
         for name in _TOP_ROLES[authority]:
-            self._root.roles[name] = Role([key.keyid for key in keys], threshold)
-        used = {keyid for role in self._root.roles.values() for keyid in role.keyids}
-        self._root.keys = {keyid: key for keyid, key in self._root.keys.items() if keyid in used}
+            self._tree.root.roles[name] = Role([key.keyid for key in keys], threshold)
+        used = {keyid for role in self._tree.root.roles.values() for keyid in role.keyids}
+        self._tree.root.keys = {keyid: key for keyid, key in self._tree.root.keys.items() if keyid in used}
         self._changed.update({Root.type, *_TOP_ROLES[authority]})
-        for product in self.products:
+        for product in self._tree.products:
             name = product if authority is Authority.OWNER else channels_role(product)
-            if set(self._delegated()[name].keyids) == before:
+            if set(self._tree.delegated[name].keyids) == before:
                 self._set_delegated_keys(name, keys, threshold)
 
     def set_product_keys(self, product: str, keys: Sequence[Key], *, threshold: int = 1) -> None:
@@ -348,7 +321,7 @@ class RoleSet:
 
         """
         _check_keys(keys, threshold, taken={key.keyid for key in self.keys(Authority.ONLINE)})
-        self._set_delegated_keys(self._product(product), keys, threshold)
+        self._set_delegated_keys(self._tree.product(product), keys, threshold)
 
     def renew(self, now: datetime, signers: Iterable[Signer]) -> Renewal:
         """Mark for signing what has less than a third of its lifetime left, as far as ``signers`` can sign it.
@@ -393,22 +366,22 @@ class RoleSet:
             return []
         # Devices remember when the newest timestamp was signed. If an earlier publisher's clock ran ahead, signatures
         # by a right clock would look expired to them.
-        last = parse_time(self._timestamp.unrecognized_fields.get(SIGNED_AT))
+        last = parse_time(self._tree.timestamp.unrecognized_fields.get(SIGNED_AT))
         moment = max(now, last) if last else now
         signers, taken, files = list(signers), taken or {}, []
-        snapshot = copy.deepcopy(self._snapshot)
+        snapshot = copy.deepcopy(self._tree.snapshot)
         for name in sorted(self._changed - {Root.type, Snapshot.type, Timestamp.type}):
-            signed = self._next(self._role(name), name, moment, taken)
+            signed = self._next(self._tree.role(name), name, moment, taken)
             snapshot.meta[f"{name}.json"] = MetaFile(signed.version)
             files.append(self._sign(signed, name, signers))
-        timestamp = copy.deepcopy(self._timestamp)
+        timestamp = copy.deepcopy(self._tree.timestamp)
         if self._changed - {Root.type, Timestamp.type}:
             snapshot = self._next(snapshot, Snapshot.type, moment, taken)
             timestamp.snapshot_meta = MetaFile(snapshot.version)
             files.append(self._sign(snapshot, Snapshot.type, signers))
         if Root.type in self._changed:
             # TUF, 5.3.5: the next root has the next number. One that was left over was loaded, and counts.
-            files.append(self._sign(self._next(self._root, Root.type, moment, {}), Root.type, signers))
+            files.append(self._sign(self._next(self._tree.root, Root.type, moment, {}), Root.type, signers))
         timestamp = self._next(timestamp, Timestamp.type, moment, taken)
         timestamp.unrecognized_fields[SIGNED_AT] = moment.astimezone(UTC).strftime(TIME_FORMAT)
         files.append(self._sign(timestamp, Timestamp.type, signers))
@@ -416,7 +389,7 @@ class RoleSet:
 
     def _next(self, signed: S, name: str, moment: datetime, taken: Mapping[str, int]) -> S:
         signed = copy.deepcopy(signed)
-        signed.version = max(self._published.get(name, 0), taken.get(name, 0)) + 1
+        signed.version = max(self._tree.published.get(name, 0), taken.get(name, 0)) + 1
         signed.expires = moment.astimezone(UTC) + self._lifetime(name)
         return signed
 
@@ -428,103 +401,29 @@ class RoleSet:
         """Give who must sign a role: for a root, the keys of the one before it as well (TUF, 5.3.4)."""
         if name in TOP_LEVEL_ROLE_NAMES:
             before = [self._published_root.roles[name]] if name == Root.type and self._published_root else []
-            return [self._root.roles[name], *before]
-        return [self._delegator(name).get_delegated_role(name)]
-
-    # Reading, one role at a time and only what is asked for
-
-    def _role(self, name: str) -> Targets:
-        """Give a targets role, read and verified when it is first asked for."""
-        if name not in self._targets:
-            version = self._published.get(name)
-            if version is None:
-                msg = f"The snapshot does not name the role {name}."
-                raise Untrusted(msg, hint="Somebody or something changed the storage: find out before you publish.")
-            data = self._fetch(metadata_key(name, version), role_bound(name))
-            self._targets[name] = check_role(Targets, data, name, self._delegator(name), version)
-        return self._targets[name]
-
-    def _signed(self, name: str) -> Signed:
-        top: dict[str, Signed] = {
-            Root.type: self._root,
-            Snapshot.type: self._snapshot,
-            Timestamp.type: self._timestamp,
-        }
-        return top.get(name) or self._role(name)
-
-    def _delegator(self, name: str) -> Root | Targets:
-        if name == Targets.type:
-            return self._root
-        for product in self.products:
-            if name.startswith(bins_prefix(product)) and name in self._bins(product):
-                return self._role(product)
-        return self._role(Targets.type)
-
-    def _delegations(self) -> Delegations:
-        delegations = self._role(Targets.type).delegations
-        if delegations is None:
-            raise _foreign()
-        return delegations
-
-    def _delegated(self) -> dict[str, DelegatedRole]:
-        roles = self._delegations().roles
-        if roles is None:
-            raise _foreign()
-        return roles
-
-    def _bins(self, product: str) -> tuple[str, ...]:
-        delegations = self._role(product).delegations
-        if delegations is None or delegations.succinct_roles is None:
-            return ()
-        return tuple(delegations.succinct_roles.get_roles())
-
-    def _names(self) -> Iterator[str]:
-        yield from (Root.type, Timestamp.type, Snapshot.type, Targets.type)
-        yield from self._delegated()
-        for product in self.products:
-            yield from self._bins(product)
-
-    def _product(self, name: str) -> str:
-        if name not in self.products:
-            msg = f"The repository has no product {name!r}."
-            raise Misconfigured(msg, hint=f"It has {', '.join(self.products) or 'none yet'}.")
-        return name
-
-    def _role_for(self, path: str) -> str:
-        """Name the role that signs a target path."""
-        product, _, name = path.partition("/")
-        self._product(product)
-        if path == channels_path(product):
-            return channels_role(product)
-        if path == floor_path(product):
-            return product
-        if not name.endswith(_MANIFEST_SUFFIX) or "/" in name:
-            msg = f"{path!r} is no path that a product's roles may sign."
-            raise Misconfigured(msg)
-        delegations = self._role(product).delegations
-        bins = delegations.succinct_roles if delegations else None
-        return bins.get_role_for_target(path) if bins else product
+            return [self._tree.root.roles[name], *before]
+        return [self._tree.delegator(name).get_delegated_role(name)]
 
     # Editing the tree of roles
 
     def _delegate(self, name: str, paths: list[str], keys: Sequence[Key], threshold: int) -> None:
-        self._delegated()[name] = DelegatedRole(name, [], 1, terminating=True, paths=paths)
-        self._targets[name] = Targets()
+        self._tree.delegated[name] = DelegatedRole(name, [], 1, terminating=True, paths=paths)
+        self._tree.add(name, Targets())
         self._set_delegated_keys(name, keys, threshold)
 
     def _set_delegated_keys(self, name: str, keys: Sequence[Key], threshold: int) -> None:
         # Read first, while the keys that signed it are still the ones it is judged by.
-        bins = self._bins(name)
+        bins = self._tree.bins(name)
         for each in (name, *bins):
-            self._role(each)
+            self._tree.role(each)
         keyids = [key.keyid for key in keys]
-        delegations = self._delegations()
-        self._delegated()[name].keyids, self._delegated()[name].threshold = keyids, threshold
-        used = {keyid for role in self._delegated().values() for keyid in role.keyids}
+        delegations = self._tree.delegations
+        self._tree.delegated[name].keyids, self._tree.delegated[name].threshold = keyids, threshold
+        used = {keyid for role in self._tree.delegated.values() for keyid in role.keyids}
         known = {**delegations.keys, **{key.keyid: key for key in keys}}
         delegations.keys = {keyid: key for keyid, key in known.items() if keyid in used}
         if bins:
-            self._role(name).delegations = _bin_delegations(name, {key.keyid: key for key in keys}, threshold)
+            self._tree.role(name).delegations = _bin_delegations(name, {key.keyid: key for key in keys}, threshold)
         self._changed.update({Targets.type, name, *bins})
 
     def _move_into_bins(self, product: str) -> None:
@@ -533,28 +432,23 @@ class RoleSet:
         Clients need not know: a search that does not end in the product's role goes on to the bin. All bins are made
         at once, because a search that leads to a bin that is not there fails.
         """
-        role, delegation = self._role(product), self._delegated()[product]
-        known = {keyid: self._delegations().keys[keyid] for keyid in delegation.keyids}
+        role, delegation = self._tree.role(product), self._tree.delegated[product]
+        known = {keyid: self._tree.delegations.keys[keyid] for keyid in delegation.keyids}
         role.delegations = _bin_delegations(product, known, delegation.threshold)
-        for name in self._bins(product):
-            self._targets[name] = Targets()
+        for name in self._tree.bins(product):
+            self._tree.add(name, Targets())
             self._changed.add(name)
-        for path in [path for path in role.targets if path.endswith(_MANIFEST_SUFFIX)]:
-            self._targets[self._role_for(path)].targets[path] = role.targets.pop(path)
+        for path in [path for path in role.targets if path.endswith(MANIFEST_SUFFIX)]:
+            self._tree.role(self._tree.role_for(path)).targets[path] = role.targets.pop(path)
 
     def _lifetime(self, name: str) -> timedelta:
         lifetimes = {
             Root.type: self._lifetimes.root,
             Snapshot.type: self._lifetimes.snapshot,
             Timestamp.type: self._lifetimes.timestamp,
-            **{channels_role(product): self._lifetimes.channels for product in self.products},
+            **{channels_role(product): self._lifetimes.channels for product in self._tree.products},
         }
         return lifetimes.get(name, self._lifetimes.targets)
-
-
-def _foreign() -> Misconfigured:
-    msg = "The targets role does not delegate to products."
-    return Misconfigured(msg, hint="Another tool made this repository; instar cannot publish to it.")
 
 
 def _bin_delegations(product: str, keys: dict[str, Key], threshold: int) -> Delegations:
@@ -583,8 +477,3 @@ def _product_name(name: str) -> ProductName:
     except ValueError as error:
         msg = f"{error}."
         raise Misconfigured(msg) from error
-
-
-def _nothing_stored(key: str, limit: int) -> bytes:  # noqa: ARG001  # the shape of Fetch
-    msg = f"There is no {key}."
-    raise NotFound(msg)
