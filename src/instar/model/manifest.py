@@ -35,7 +35,6 @@ __all__ = [
     "Manifest",
     "Pack",
     "Patch",
-    "Solid",
     "piece_key",
 ]
 
@@ -150,19 +149,6 @@ class Link:
     target: str
 
 
-@dataclass(frozen=True, slots=True)
-class Solid:
-    """The whole release as one ``tar.zst`` in ``packs/``: its digest and length in bytes."""
-
-    digest: Digest
-    size: int
-
-    @property
-    def key(self) -> str:
-        """Where it lies in a storage."""
-        return piece_key(self.digest, "tar.zst")
-
-
 @dataclass(frozen=True)
 class Manifest:
     """One version of a product for one platform: every file, link and empty folder, and where their pieces are.
@@ -182,7 +168,6 @@ class Manifest:
     chunks: tuple[Chunk, ...] = ()
     frames: tuple[Frame, ...] = ()
     packs: tuple[Pack, ...] = ()
-    solid: Solid | None = None
     notes: str = ""
     meta: Mapping[str, str] = field(default_factory=dict)
 
@@ -289,8 +274,6 @@ class Manifest:
             document["links"] = [[link.path, link.target] for link in self.links]
         if self.directories:
             document["directories"] = list(self.directories)
-        if self.solid:
-            document["solid"] = [self.solid.digest.hex, self.solid.size]
         if self.notes:
             document["notes"] = self.notes
         if self.meta:
@@ -318,19 +301,14 @@ class Manifest:
                 links=tuple(Link(TreePath(text(p)), text(t)) for p, t in document.get("links", [])),
                 directories=tuple(TreePath(text(p)) for p in document.get("directories", [])),
                 chunks=tuple(Chunk(Digest.parse(text(h)), *numbers(n, 3)) for h, *n in document["chunks"]),
-                frames=tuple(Frame(*numbers(n, 4), Digest.parse(text(h))) for h, *n in document["frames"]),
+                frames=tuple(Frame(*numbers(n, 4), digest=Digest.parse(text(h))) for h, *n in document["frames"]),
                 packs=tuple(Pack(Digest.parse(text(h)), *numbers(n, 1)) for h, *n in document["packs"]),
-                solid=_solid_from_json(document.get("solid")),
                 notes=text(document.get("notes", "")),
                 meta={text(k): text(v) for k, v in document.get("meta", {}).items()},
             )
         except (TypeError, KeyError, AttributeError, RecursionError) as error:
             msg = f"the manifest is malformed: {error}"
             raise ValueError(msg) from error
-
-
-def _solid_from_json(row: Sequence[Any] | None) -> Solid | None:
-    return None if row is None else Solid(Digest.parse(text(row[0])), *numbers(row[1:], 1))
 
 
 def _file_to_json(file: File) -> dict[str, Any]:
@@ -386,7 +364,7 @@ def _patch_from_json(row: Mapping[str, Any]) -> Patch:
         tuple(Base(Digest.parse(text(h)), *numbers(n, 2)) for h, *n in row["base"]),
         Codec(row["codec"]),
         *numbers(row["where"], 3),
-        Digest.parse(text(row["sha256"])),
+        digest=Digest.parse(text(row["sha256"])),
     )
 
 

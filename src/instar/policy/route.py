@@ -50,7 +50,6 @@ class Means(StrEnum):
     COPY = "unchanged"
     PATCH = "patches"
     CHUNKS = "chunks"
-    SOLID = "full archive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +141,7 @@ Segment = FromOld | FromFrame | FromPatch
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How one file is made: its segments in order. ``means`` is the dearest of theirs. Solid files have no segments."""
+    """How one file is made: its segments in order. ``means`` is the dearest of theirs."""
 
     file: File
     means: Means
@@ -207,8 +206,6 @@ class Plan:
         """Bytes of the finished tree by how they are made: the explanation of ``download_size``."""
         sums: dict[Means, int] = {}
         for step in self.steps:
-            if step.means is Means.SOLID:
-                sums[Means.SOLID] = sums.get(Means.SOLID, 0) + step.file.size
             for segment in step.segments:
                 means, length = _made_by(segment)
                 sums[means] = sums.get(means, 0) + length
@@ -216,7 +213,7 @@ class Plan:
 
 
 def plan_route(manifest: Manifest, inventory: Inventory) -> Plan:
-    """Choose for every file the cheapest of copying, patching, chunks and the solid archive.
+    """Choose for every file the cheapest of copying, patching and chunks.
 
     The choice is greedy, not optimal: a frame of chunks serves several files, so their choices depend on each other.
     The steps are numbered in the body.
@@ -227,15 +224,10 @@ def plan_route(manifest: Manifest, inventory: Inventory) -> Plan:
     # 2. Frames that are needed whatever is chosen cost nothing more to those who could do without.
     _choose(manifest, regions)
     pieces = _pieces(manifest, regions)
-    # 3. The archive of everything, where even so it is the smallest.
-    solid = manifest.solid
-    if solid is not None and solid.size <= sum(piece.length for piece in pieces):
-        pieces = (Piece(solid.key, 0, solid.size, solid.digest, Means.SOLID),)
-        regions = []
     made: dict[Digest, list[_Region]] = {}
     for region in regions:
         made.setdefault(region.file.digest, []).append(region)
-    steps = tuple(_step(manifest, file, made.get(file.digest), inventory) for file in manifest.files)
+    steps = tuple(_step(manifest, file, made.get(file.digest, ()), inventory) for file in manifest.files)
     return Plan(manifest, steps, pieces, group_pieces(pieces))
 
 
@@ -377,13 +369,11 @@ def patch_piece(manifest: Manifest, patch: Patch) -> Piece:
     return Piece(manifest.packs[patch.pack].key, patch.at, patch.size, patch.digest, Means.PATCH)
 
 
-def _step(manifest: Manifest, file: File, regions: Sequence[_Region] | None, inventory: Inventory) -> Step:
+def _step(manifest: Manifest, file: File, regions: Sequence[_Region], inventory: Inventory) -> Step:
     if not file.size:
         return Step(file, Means.COPY, ())
     if place := inventory.files.get(file.digest):
         return Step(file, Means.COPY, (FromOld(place, 0, file.size, file.digest),))
-    if regions is None:
-        return Step(file, Means.SOLID, ())
     segments: list[Segment] = []
     for region in regions:
         if region.patch is not None:
@@ -419,5 +409,4 @@ def _made_by(segment: Segment) -> tuple[Means, int]:
 
 def _full_size(manifest: Manifest) -> int:
     frames = {manifest.chunks[number].frame for file in manifest.files for number in file.chunks}
-    size = sum(manifest.frames[number].length for number in frames)
-    return size if manifest.solid is None else min(size, manifest.solid.size)
+    return sum(manifest.frames[number].length for number in frames)

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from instar.model.digest import Digest
-from instar.model.manifest import Base, Chunk, Codec, File, Frame, Link, Manifest, Pack, Patch, Solid
+from instar.model.manifest import Base, Chunk, Codec, File, Frame, Link, Manifest, Pack, Patch
 from instar.model.names import Name, ProductName, TreePath
 from instar.model.version import Version
 
@@ -33,7 +33,6 @@ def test_a_manifest_reads_what_it_writes() -> None:
     manifest = make_manifest(
         links=(Link(TreePath("bin/link"), "app"),),
         directories=(TreePath("empty"),),
-        solid=Solid(Digest.of(b"solid"), 99),
         notes="New: everything.",
         meta={"sbom": "sha256:00"},
     )
@@ -45,7 +44,7 @@ def test_a_manifest_reads_what_it_writes() -> None:
 
 def test_the_tree_digest_ignores_how_the_tree_is_made_and_nothing_else() -> None:
     one = make_manifest()
-    assert make_manifest(make_file(patches=()), notes="x", solid=Solid(CONTENT, 1)).tree_digest == one.tree_digest
+    assert make_manifest(make_file(patches=()), notes="x").tree_digest == one.tree_digest
     different = [
         make_manifest(make_file(executable=False)),
         make_manifest(make_file("bin/other")),
@@ -124,7 +123,6 @@ def test_all_problems_are_told_at_once() -> None:
         {"packs": [["0" * 64, "1"]]},
         {"links": [["a"]]},
         {"meta": {"a": 1}},
-        {"solid": ["0" * 64]},
     ],
 )
 def test_a_malformed_manifest_is_refused_with_a_reason(damage: dict[str, object]) -> None:
