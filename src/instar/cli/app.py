@@ -16,7 +16,7 @@ from typing import Annotated, Final
 import typer
 from typer.main import get_command
 
-from instar.cli import output, publisher
+from instar.cli import device, output, publisher
 from instar.errors import InstarError
 
 __all__ = ["app", "run"]
@@ -64,7 +64,7 @@ def _instar(
     output.settings.debug = debug or bool(os.environ.get("INSTAR_DEBUG"))
 
 
-for _commands in (publisher,):
+for _commands in (publisher, device):
     _commands.register(app)
 
 

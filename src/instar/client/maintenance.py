@@ -237,7 +237,6 @@ def _mend(
         files=tuple(file for file in manifest.files if file.path in damaged),
         links=(),
         directories=(),
-        solid=None,  # the archive holds everything, and only some is needed
     )
     intact = replace(manifest, files=tuple(file for file in manifest.files if file.path not in damaged))
     staging = installation.new_staging()

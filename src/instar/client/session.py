@@ -190,7 +190,7 @@ class Session:
         return document
 
     def _from_delta(self, target: Target, digest: Digest, size: int) -> bytes | None:
-        """Try the smallest difference from a manifest that is here. Whatever is wrong with it, the whole one is next."""
+        """Try the smallest difference from a manifest that is here. If it is wrong, the whole one is next."""
         rows = target.custom.get("deltas", [])
         best: tuple[int, Digest, bytes] | None = None
         for row in rows[:_MAX_DELTAS] if isinstance(rows, list) else []:
