@@ -301,7 +301,7 @@ class Manifest:
                 links=tuple(Link(TreePath(text(p)), text(t)) for p, t in document.get("links", [])),
                 directories=tuple(TreePath(text(p)) for p in document.get("directories", [])),
                 chunks=tuple(Chunk(Digest.parse(text(h)), *numbers(n, 3)) for h, *n in document["chunks"]),
-                frames=tuple(Frame(*numbers(n, 4), digest=Digest.parse(text(h))) for h, *n in document["frames"]),
+                frames=tuple(_frame_from_json(row) for row in document["frames"]),
                 packs=tuple(Pack(Digest.parse(text(h)), *numbers(n, 1)) for h, *n in document["packs"]),
                 notes=text(document.get("notes", "")),
                 meta={text(k): text(v) for k, v in document.get("meta", {}).items()},
@@ -356,15 +356,23 @@ def _file_from_json(row: Mapping[str, Any]) -> File:
     )
 
 
+def _frame_from_json(row: Sequence[Any]) -> Frame:
+    pack, offset, length, size = numbers(row[1:], 4)
+    return Frame(pack, offset, length, size, Digest.parse(text(row[0])))
+
+
 def _patch_from_json(row: Mapping[str, Any]) -> Patch:
     offset, length = numbers([row["offset"], row["length"]], 2)
+    pack, at, size = numbers(row["where"], 3)
     return Patch(
         offset,
         length,
         tuple(Base(Digest.parse(text(h)), *numbers(n, 2)) for h, *n in row["base"]),
         Codec(row["codec"]),
-        *numbers(row["where"], 3),
-        digest=Digest.parse(text(row["sha256"])),
+        pack,
+        at,
+        size,
+        Digest.parse(text(row["sha256"])),
     )
 
 
