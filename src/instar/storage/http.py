@@ -193,9 +193,11 @@ class HttpReader(Reader):
                             yield block
                             pace.resume()
                 except _Again as again:
+                    if again.without_range and not progress.without_range:
+                        progress.without_range = True  # another question, not another attempt
+                        continue
                     failures = 1 if progress.position - before >= _PROGRESS else failures + 1
                     self._wait(again, failures, pace)
-                    progress.without_range = progress.without_range or again.without_range
 
     def _wait(self, again: _Again, failures: int, pace: Pace) -> None:
         if failures >= self._options.attempts:

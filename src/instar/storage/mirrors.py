@@ -119,9 +119,13 @@ class MirrorReader(Reader):
 
 
 def _worst(failures: Sequence[InstarError]) -> InstarError:
-    """Choose what to tell: that an answering mirror does not have it, else why the preferred one did not answer.
+    """Choose what to tell: that the object is not there, else that it is wrong, else why nobody answered.
 
-    Were it an error that *some* mirror is down, mirrors would make nothing more reliable: every refresh asks for
-    the next root, which usually does not exist.
+    What an answer says comes before the lack of one. Were it an error that *some* mirror is down, mirrors would make
+    nothing more reliable: every refresh asks for the next root, which usually does not exist.
     """
-    return next((error for error in failures if isinstance(error, NotFound)), failures[0])
+    for family in (NotFound, Untrusted):
+        for error in failures:
+            if isinstance(error, family):
+                return error
+    return failures[0]
