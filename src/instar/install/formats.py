@@ -32,7 +32,9 @@ def check_format(document: object, expected: str) -> Mapping[str, Any]:
     if isinstance(found, str) and found.startswith(f"{stem}-"):
         suffix = found[len(stem) + 1 :]
         if suffix.isdecimal() and int(suffix[:9]) > int(number):
-            msg = f"This installation was made or changed by a newer instar (its format is {found[:40]}, not {expected})."
+            msg = (
+                f"This installation was made or changed by a newer instar (its format is {found[:40]}, not {expected})."
+            )
             raise Misconfigured(msg, hint="Update instar, or the app that contains it, and try again.")
     msg = f"the format is {str(found)[:40]!r}, not {expected!r}"
     raise ValueError(msg)

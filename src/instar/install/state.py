@@ -190,7 +190,9 @@ class State:
                 starts=rows["starts"],
                 first_start=_time_from_json(rows["first_start"]) if rows["first_start"] else None,
                 failed=tuple(
-                    Failure(Version(f["version"]), Digest.parse(f["tree"]), str(f["reason"]), _time_from_json(f["when"]))
+                    Failure(
+                        Version(f["version"]), Digest.parse(f["tree"]), str(f["reason"]), _time_from_json(f["when"])
+                    )
                     for f in rows["failed"]
                 ),
             )

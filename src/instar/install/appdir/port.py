@@ -61,6 +61,10 @@ class Platform(ABC):
     def remove_tree(self, path: Path) -> None:
         """Remove a file, link or folder with all that is in it. That there is nothing is no error."""
 
+    @abstractmethod
+    def is_running(self, process: int) -> bool:
+        """Say whether the process with this id lives."""
+
     def hand_over(self, task: HandOver) -> None:
         """Start a helper that does ``task`` when the app has exited. Only where ``has_helper``."""
         raise NotImplementedError(task)

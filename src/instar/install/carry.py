@@ -1,0 +1,106 @@
+"""Carrying the user's own files from one tree to another. Copied, never moved: the old tree stays what it was."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from instar.model.keep import Keep
+from instar.system import files
+
+__all__ = ["carry_over", "kept_files"]
+
+
+def kept_files(keep: Keep, tree: Path) -> Iterator[tuple[str, Path]]:
+    """Give every file, link and folder of ``tree`` that ``keep`` names, a folder before what is in it.
+
+    Links are not followed; sockets, pipes and devices are left out.
+
+    Raises:
+        OSError: a folder cannot be read.
+
+    """
+    if keep:
+        yield from _walk(keep, tree, "")
+
+
+def _walk(keep: Keep, folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        relative = prefix + entry.name
+        is_folder = entry.is_dir(follow_symlinks=False)
+        ordinary = is_folder or entry.is_symlink() or entry.is_file(follow_symlinks=False)
+        if ordinary and keep.matches(relative):
+            yield relative, Path(entry.path)
+        if is_folder:
+            yield from _walk(keep, Path(entry.path), f"{relative}/")
+
+
+def carry_over(keep: Keep, source: Path, target: Path, scratch: Path) -> None:
+    """Copy what ``keep`` names from ``source`` into ``target``, where the user's file replaces the release's.
+
+    Each file appears whole or not at all; repeating it after an interruption is harmless. Times of modification and
+    permissions are kept. Everything is durable when it returns.
+
+    Args:
+        keep: the patterns.
+        source: the tree that runs.
+        target: the tree that is going to run.
+        scratch: a folder on the same file system for files in the making.
+
+    Raises:
+        OSError: something could not be read or written, or the release has a file or link where the user has a folder
+            (``ENOTDIR``) or the other way round (``EISDIR``).
+
+    """
+    touched = {target}
+    for relative, path in kept_files(keep, source):
+        parent, _, name = relative.rpartition("/")
+        folder = _make_folders(target, parent)
+        kind = path.lstat().st_mode
+        if stat.S_ISDIR(kind):
+            touched.add(_make_folders(target, relative))
+        else:
+            destination = folder / name
+            if destination.is_dir() and not destination.is_symlink():
+                raise IsADirectoryError(errno.EISDIR, "the release has a folder where the user has a file", relative)
+            _copy(path, destination, scratch / f"carried-{secrets.token_hex(8)}")
+        touched.add(folder)
+    for folder in touched:
+        files.sync_folder(folder)
+
+
+def _copy(source: Path, destination: Path, fresh: Path) -> None:
+    status = source.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        fresh.symlink_to(source.readlink())
+    else:
+        files.clone_file(source, fresh, mode=0o600)
+        fresh.chmod(stat.S_IMODE(status.st_mode) & 0o777)
+        os.utime(fresh, ns=(status.st_atime_ns, status.st_mtime_ns))
+        descriptor = os.open(fresh, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    fresh.replace(destination)
+
+
+def _make_folders(root: Path, relative: str) -> Path:
+    """Make the folders of ``relative`` below ``root`` one by one, so that no link can lead out of it."""
+    folder = root
+    for segment in relative.split("/") if relative else ():
+        folder /= segment
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise NotADirectoryError(
+                errno.ENOTDIR, "the release has a file or link where the user has a folder", relative
+            )
+        if not folder.exists():
+            folder.mkdir()
+            files.sync_folder(folder.parent)
+    return folder
