@@ -10,12 +10,15 @@ import os
 import subprocess
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from typing import IO
 
 # Short against the steps measured (0.3 s and longer), long enough not to be a load itself.
 _SAMPLE_SECONDS = 0.02
@@ -83,7 +86,8 @@ def run(
         if timer:
             timer.start()
         assert process.stdout is not None
-        output = process.stdout.read()
+        with process.stdout as pipe:
+            output = pipe.read()
         # wait4 rather than Popen.wait: it hands over the resource usage of exactly this child and its descendants.
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.monotonic() - started
@@ -101,18 +105,8 @@ def run(
     )
 
 
-class _opened:  # noqa: N801 - used as a function
-    """An append handle on a log file, or None, as a context manager."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._file = path.open("ab") if path else None
-
-    def __enter__(self) -> object:
-        return self._file
-
-    def __exit__(self, *_: object) -> None:
-        if self._file:
-            self._file.close()
+def _opened(path: Path | None) -> AbstractContextManager[IO[bytes] | None]:
+    return path.open("ab") if path else nullcontext()
 
 
 class _Sampler(threading.Thread):

@@ -64,6 +64,32 @@ class Tufup:
             result["check_nothing_new"] = check.as_json() | server.take_traffic()
         return result
 
+    def across(self, trees: list[Path]) -> dict[str, Any]:
+        """Publish all of them in order; a client with the first takes the newest, by all the patches in between."""
+        self._step("init")
+        options: list[str | Path] = ["--state", self._client / "state", "--install", self._client / "app"]
+        self._step("release", "--bundle", trees[0], "--version", "1.0.0")
+        with serving(self._home / "repository") as server:
+            self._step("update", "--version", "0.1.0", "--full", *options, "--url", server.url)
+            for number, tree in enumerate(trees[1:], 1):
+                self._step("release", "--bundle", tree, "--version", f"1.0.{number}")
+            server.take_traffic()
+            update, answer = self._step("update", "--version", "1.0.0", *options, "--url", server.url)
+            return {"update": update.as_json() | server.take_traffic() | {"targets": answer["targets"]}}
+
+    def many_releases(self, trees: list[Path], *, releases: int) -> dict[str, Any]:
+        """What a look costs when one release has come to `releases` others."""
+        self._step("init")
+        options: list[str | Path] = ["--state", self._client / "state", "--install", self._client / "app"]
+        self._step("release", "--bundle", trees[0], "--version", "1.0.0")
+        self._step("fill", "--count", str(releases))
+        with serving(self._home / "repository") as server:
+            self._step("update", "--version", "0.1.0", "--full", *options, "--url", server.url)
+            publish, _ = self._step("release", "--bundle", trees[1], "--version", "1.0.1")
+            server.take_traffic()
+            check, _ = self._step("update", "--version", "1.0.0", "--check-only", *options, "--url", server.url)
+            return {"publish": publish.as_json(), "check_update": check.as_json() | server.take_traffic()}
+
     def _step(
         self, step: str, *options: str | Path, limit_seconds: float | None = None, check: bool = True
     ) -> tuple[Measured, dict[str, Any]]:

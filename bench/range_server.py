@@ -1,7 +1,8 @@
 """A plain web server on loopback that knows ranges and counts what each client costs. Used for both sides alike.
 
-`GET /.traffic` answers `{"requests": n, "bytes": n}` since it was last asked; `bytes` are bodies only. Prints its
-port on the first line of its standard output, and serves until it is ended.
+`GET /.traffic` answers what was sent since it was last asked: `{"requests": n, "bytes": n, "folders": {…}}`, bytes
+of bodies only, also by the first folder of the path. Prints its port on the first line of its standard output, and
+serves until it is ended.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ import json
 import re
 import sys
 import threading
+import urllib.parse
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 _BLOCK = 1 << 18
 
@@ -22,19 +26,28 @@ class Traffic:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._requests = 0
-        self._bytes = 0
+        self._folders: Counter[str] = Counter()
 
-    def add(self, requests: int, size: int) -> None:
-        """Count some."""
+    def add_request(self) -> None:
+        """Count a request, whatever it will be answered."""
         with self._lock:
-            self._requests += requests
-            self._bytes += size
+            self._requests += 1
 
-    def take(self) -> dict[str, int]:
+    def add_bytes(self, folder: str, size: int) -> None:
+        """Count bytes of a body."""
+        with self._lock:
+            self._folders[folder] += size
+
+    def take(self) -> dict[str, object]:
         """The counts so far; starts again at zero."""
         with self._lock:
-            taken = {"requests": self._requests, "bytes": self._bytes}
-            self._requests = self._bytes = 0
+            taken = {
+                "requests": self._requests,
+                "bytes": self._folders.total(),
+                "folders": dict(sorted(self._folders.items())),
+            }
+            self._requests = 0
+            self._folders.clear()
         return taken
 
 
@@ -61,8 +74,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def _answer(self, *, body: bool) -> None:
-        path = (self.root / self.path.lstrip("/").split("?")[0]).resolve()
-        self.traffic.add(1, 0)
+        name = urllib.parse.unquote(self.path.lstrip("/").split("?")[0])
+        folder = name.split("/")[0]
+        path = (self.root / name).resolve()
+        self.traffic.add_request()
         if not path.is_relative_to(self.root) or not path.is_file():
             self.send_response(404)
             self.send_header("Content-Length", "0")
@@ -92,18 +107,27 @@ class Handler(http.server.BaseHTTPRequestHandler):
             left = end - start
             while left > 0 and (block := file.read(min(left, _BLOCK))):
                 self.wfile.write(block)
-                self.traffic.add(0, len(block))
+                self.traffic.add_bytes(folder, len(block))
                 left -= len(block)
 
     def log_message(self, *_: object) -> None:
         """Silent: the counts say it all."""
 
 
+class Server(http.server.ThreadingHTTPServer):
+    """Silent about clients that end without saying goodbye, as command lines do."""
+
+    def handle_error(self, *about: Any) -> None:
+        """Tell of everything else."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(*about)
+
+
 def main() -> None:
     """Serve the folder named on the command line."""
     Handler.root = Path(sys.argv[1]).resolve()
     Handler.traffic = Traffic()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", 0), Handler)
     sys.stdout.write(f"{server.server_port}\n")
     sys.stdout.flush()
     server.serve_forever()

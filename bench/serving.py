@@ -9,7 +9,7 @@ import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,10 +21,10 @@ class Server:
 
     url: str
 
-    def take_traffic(self) -> dict[str, int]:
-        """`{"requests": n, "bytes": n}` since the last call; bytes of bodies."""
+    def take_traffic(self) -> dict[str, Any]:
+        """`{"requests": n, "bytes": n, "folders": {folder: bytes}}` since the last call; bytes of bodies."""
         with urllib.request.urlopen(f"{self.url}/.traffic", timeout=10) as answer:
-            counts: dict[str, int] = json.load(answer)
+            counts: dict[str, Any] = json.load(answer)
         return counts
 
 
@@ -38,4 +38,4 @@ def serving(folder: Path) -> Iterator[Server]:
         yield Server(f"http://127.0.0.1:{int(process.stdout.readline())}")
     finally:
         process.terminate()
-        process.wait()
+        process.communicate()

@@ -6,6 +6,7 @@ installation step is the copy over the running tree that its Windows script does
 """
 
 import argparse
+import hashlib
 import json
 import os
 import pathlib
@@ -41,6 +42,26 @@ def release(args):
     repository.publish_changes(private_key_dirs=["keys"])
     targets = pathlib.Path("repository/targets")
     return {p.name: p.stat().st_size for p in sorted(targets.glob(f"{APP}-{args.version}.*"))}
+
+
+def fill(args):
+    """Adds the metadata of many older releases, each an archive and a patch; their files are never asked for."""
+    from tuf.api.metadata import TargetFile
+    from tufup.repo import Repository
+
+    os.chdir(args.home)
+    repository = Repository.from_config()
+    targets = repository.roles.targets.signed.targets
+    for number in range(int(args.count)):
+        digest = hashlib.sha256(str(number).encode()).hexdigest()
+        tar = {"tar_size": 10_000_000 + number, "tar_hash": digest, "tar_hash_algorithm": "sha256"}
+        for suffix, internal in ((".tar.gz", {"required": False}), (".patch", tar)):
+            path = f"{APP}-0.{number}{suffix}"
+            targets[path] = TargetFile(
+                1_000_000, {"sha256": digest}, path, {"custom": {"user": None, "tufup": internal}}
+            )
+    repository.publish_changes(private_key_dirs=["keys"])
+    return {"targets": len(targets)}
 
 
 def update(args):
@@ -80,20 +101,21 @@ def copy_over(src_dir, dst_dir, **_):
 def main():
     """One step."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("step", choices=["init", "release", "update"])
+    parser.add_argument("step", choices=["init", "release", "fill", "update"])
     parser.add_argument("--home", required=True, help="folder of the publisher")
     parser.add_argument("--bundle")
     parser.add_argument("--version")
     parser.add_argument("--state", help="folder of the client's metadata and archives")
     parser.add_argument("--install", help="folder of the installed app")
     parser.add_argument("--url")
+    parser.add_argument("--count")
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--check-only", action="store_true")
     args = parser.parse_args()
     # tufup talks on standard output; the figures must stand alone there.
     figures = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    result = {"init": init, "release": release, "update": update}[args.step](args)
+    result = {"init": init, "release": release, "fill": fill, "update": update}[args.step](args)
     figures.write(json.dumps(result) + "\n")
     figures.flush()
 
