@@ -353,13 +353,12 @@ class HttpReader(Reader):
 
     def _follow(self, here: SplitResult, response: urllib3.BaseHTTPResponse) -> str:
         self._discard(response)
-        target = urljoin(here.geturl(), response.headers.get("Location", ""))
         try:
+            target = urljoin(here.geturl(), response.headers.get("Location", ""))
             parts = urlsplit(target)
             valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
-        except ValueError:
-            valid = False
-            parts = here
+        except ValueError as error:
+            raise self._unavailable("redirects to what is not an address") from error
         if not valid:
             raise self._unavailable("redirects to what is not an address")
         if not self._is_safe(parts) or (here.scheme == "https" and parts.scheme != "https"):

@@ -169,11 +169,13 @@ class FaultyServer:
     Attributes:
         url: the address of the storage.
         received: every request so far.
+        connections: how many were made so far.
 
     """
 
     def __init__(self, storage: Reader, *, tls: ssl.SSLContext | None = None) -> None:
         self.received: list[Received] = []
+        self.connections = 0
         self._storage = storage
         self._tls = tls
         self._planned: list[_Planned] = []
@@ -231,6 +233,10 @@ class _Server(ThreadingHTTPServer):
         self.owner = owner
         self._open: set[socket.socket] = set()
         super().__init__(("127.0.0.1", 0), _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401  # as in socketserver
+        self.owner.connections += 1
+        super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401  # as in socketserver
         tls = self.owner._tls  # noqa: SLF001  # one piece in two classes
@@ -319,7 +325,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Connection"] = "close"
             self.close_connection = True
         else:
-            headers["Content-Length"] = str(len(body))
+            headers.setdefault("Content-Length", str(len(body)))
         lines = [f"HTTP/1.1 {status} -", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
         head = "\r\n".join(lines).encode()
         if isinstance(fault, Trickle) and fault.head:
