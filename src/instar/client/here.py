@@ -122,7 +122,8 @@ class Here:
         when = self.config.clock.now().astimezone(UTC).isoformat()
         document = json.dumps({"when": when, "problem": None if error is None else str(error)})
         with contextlib.suppress(OSError):
-            files.write_atomic(self.folder / _CONTACT, document.encode())
+            # Not durable, and half of it is as good as none: this is for a person who wonders.
+            (self.folder / _CONTACT).write_text(document, encoding="utf-8")
 
     def contact(self) -> Contact | None:
         """Say how the last attempt went, None if there was none that anybody remembers."""

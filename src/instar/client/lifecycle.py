@@ -233,7 +233,7 @@ def find_installation(program: Path | None = None) -> Path:
         frozen = getattr(sys, "frozen", False)
         program = Path(sys.executable if frozen else sys.argv[0] or sys.executable)
     path = program.resolve()
-    for folder in path.parents:
+    for folder in path.parents[:-1]:  # a disk's root is no place for an app
         with contextlib.suppress(Misconfigured):
             return Installation.open(folder).location
     return path.parent

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import stat
 import struct
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,9 +39,9 @@ class Bundle:
     """What a release holds: contents by path, which of them can be run, links by path, empty folders."""
 
     files: Mapping[str, bytes]
-    executable: Set[str] = frozenset()
+    executable: AbstractSet[str] = frozenset()
     links: Mapping[str, str] = field(default_factory=dict)
-    directories: Set[str] = frozenset()
+    directories: AbstractSet[str] = frozenset()
 
 
 def read_bundle(root: Path) -> Bundle:
