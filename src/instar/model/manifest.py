@@ -24,6 +24,8 @@ __all__ = [
     "MAX_CHUNK",
     "MAX_FRAME",
     "MAX_JSON",
+    "MAX_META",
+    "MAX_NOTES",
     "MAX_PATCH_BASE",
     "MAX_PATCH_OUTPUT",
     "Base",
@@ -48,8 +50,8 @@ MAX_FRAME: Final = 64 << 20
 MAX_PATCH_BASE: Final = 256 << 20
 MAX_PATCH_OUTPUT: Final = 256 << 20
 # Notes are shown in a dialogue, metadata in a list.
-_MAX_NOTES: Final = 1 << 20
-_MAX_META: Final = 64 << 10
+MAX_NOTES: Final = 1 << 20
+MAX_META: Final = 64 << 10
 
 
 def piece_key(digest: Digest, suffix: str) -> str:
@@ -224,10 +226,10 @@ class Manifest:
                 for patch in file.patches
                 if not self._patch_is_sound(patch, file.size)
             )
-        if len(self.notes.encode()) > _MAX_NOTES:
-            problems.append(f"the notes are longer than {_MAX_NOTES} bytes")
-        if sum(len(k.encode()) + len(v.encode()) for k, v in self.meta.items()) > _MAX_META:
-            problems.append(f"the metadata is longer than {_MAX_META} bytes")
+        if len(self.notes.encode()) > MAX_NOTES:
+            problems.append(f"the notes are longer than {MAX_NOTES} bytes")
+        if sum(len(k.encode()) + len(v.encode()) for k, v in self.meta.items()) > MAX_META:
+            problems.append(f"the metadata is longer than {MAX_META} bytes")
         return problems
 
     def _patch_is_sound(self, patch: Patch, file_size: int) -> bool:

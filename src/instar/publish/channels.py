@@ -20,10 +20,11 @@ __all__ = [
     "KEPT_ENTRIES",
     "MAX_ENTRIES",
     "Offer",
+    "Place",
     "add_release",
     "edit_entries",
     "halt",
-    "platforms_of",
+    "places_of",
     "promote",
     "resume",
     "set_percent",
@@ -38,22 +39,38 @@ MAX_ENTRIES: Final = 256
 
 _WHOLE: Final = 100.0
 
-Where = tuple[Name, Name]
+Place = tuple[Name, Name]
 """A channel and a platform."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """How a release is offered: to how many, how fast, to whom."""
+    """How a release is offered: to how many, how fast, to whom.
+
+    Raises:
+        Misconfigured: a percentage outside 0 to 100, a ramp that takes no time, a condition that nothing can meet.
+
+    """
 
     percent: float = _WHOLE
     ramp: timedelta | None = None
     conditions: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.percent <= _WHOLE:
+            msg = f"A rollout's percentage is between 0 and 100, not {self.percent:g}."
+            raise Misconfigured(msg)
+        if self.ramp is not None and self.ramp <= timedelta(0):
+            msg = "A ramp takes some time, like 12h or 3d."
+            raise Misconfigured(msg)
+        if not all(fact and values for fact, values in self.conditions.items()):
+            msg = "A condition names a fact and the values of it that are let in, like country=DE,AT."
+            raise Misconfigured(msg)
+
 
 def add_release(
     channels: Channels,
-    where: Where,
+    where: Place,
     version: Version,
     offer: Offer,
     *,
@@ -94,7 +111,7 @@ def add_release(
 def promote(
     channels: Channels,
     version: Version,
-    target: Where,
+    target: Place,
     offer: Offer,
     *,
     now: datetime,
@@ -136,7 +153,7 @@ def promote(
 def edit_entries(
     channels: Channels,
     version: Version,
-    places: Sequence[Where],
+    places: Sequence[Place],
     edit: Callable[[Entry], Entry],
     *,
     now: datetime,
@@ -164,7 +181,7 @@ def set_percent(entry: Entry, offer: Offer, now: datetime) -> Entry:
         # The line through (now, reached) and (now + duration, percent), begun where it crosses zero.
         whole = offer.ramp / (1 - reached / offer.percent)
         ramp = Ramp(now - (whole - offer.ramp), whole)
-    return replace(entry, percent=offer.percent, ramp=ramp)
+    return replace(entry, percent=offer.percent, ramp=ramp, conditions=offer.conditions or entry.conditions)
 
 
 def halt(entry: Entry, now: datetime) -> Entry:
@@ -179,7 +196,7 @@ def resume(entry: Entry) -> Entry:
     return replace(entry, halted=False)
 
 
-def yank(channels: Channels, version: Version, places: Sequence[Where], *, now: datetime) -> Channels:
+def yank(channels: Channels, version: Version, places: Sequence[Place], *, now: datetime) -> Channels:
     """Withdraw a release for good. Devices that run it go back to the newest good one below it.
 
     Where the version has long left the list it is put in again: the devices that still run it must learn of it.
@@ -198,7 +215,7 @@ def yank(channels: Channels, version: Version, places: Sequence[Where], *, now: 
     return channels
 
 
-def platforms_of(channels: Channels, version: Version) -> list[Where]:
+def places_of(channels: Channels, version: Version) -> list[Place]:
     """Give every channel and platform that has the version."""
     return [
         (channel, platform)
@@ -235,14 +252,14 @@ def _replaces(newer: Entry, older: Entry, now: datetime) -> bool:
     return is_open and wider and newer.requires == older.requires
 
 
-def _with(channels: Channels, where: Where, entries: Sequence[Entry], now: datetime) -> Channels:
+def _with(channels: Channels, where: Place, entries: Sequence[Entry], now: datetime) -> Channels:
     channel, platform = where
     listed = {name: dict(platforms) for name, platforms in channels.entries.items()}
     listed.setdefault(channel, {})[platform] = trim(entries, now)
     return Channels(channels.product, now, listed)
 
 
-def _refuse_known(entries: Sequence[Entry], where: Where, version: Version) -> None:
+def _refuse_known(entries: Sequence[Entry], where: Place, version: Version) -> None:
     for entry in entries:
         if entry.version == version:
             state = "was yanked from" if entry.yanked else "is already in"
@@ -253,14 +270,14 @@ def _refuse_known(entries: Sequence[Entry], where: Where, version: Version) -> N
             raise Misconfigured(msg, hint=hint)
 
 
-def _refuse_older(entries: Sequence[Entry], where: Where, version: Version, *, allow_older: bool) -> None:
+def _refuse_older(entries: Sequence[Entry], where: Place, version: Version, *, allow_older: bool) -> None:
     if entries and not allow_older and version < entries[-1].version:
         newest = entries[-1].version
         msg = f"The channel {where[0]!s} for {where[1]!s} already has {newest}, which is newer than {version}."
         raise Misconfigured(msg, hint="If that is what you want, say --allow-older.")
 
 
-def _checkpoint_numbers(channels: Channels, where: Where, version: Version, *, checkpoint: bool) -> tuple[int, int]:
+def _checkpoint_numbers(channels: Channels, where: Place, version: Version, *, checkpoint: bool) -> tuple[int, int]:
     entries = channels.of(*where)
     lost = _lost_checkpoint(entries, version)
     if lost and not checkpoint:

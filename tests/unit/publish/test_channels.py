@@ -164,7 +164,7 @@ def test_edits_touch_only_the_version_and_the_places_named() -> None:
     changed = edit.edit_entries(channels, Version("1.1"), [STABLE], lambda e: edit.halt(e, NOW), now=NOW)
     assert [e.halted for e in changed.of(*STABLE)] == [False, True]
     assert changed.of(*BETA) == channels.of(*BETA)
-    assert edit.platforms_of(channels, Version("1.1")) == [BETA, STABLE]
+    assert edit.places_of(channels, Version("1.1")) == [BETA, STABLE]
 
 
 def test_the_list_has_a_bound_whatever_is_in_it() -> None:

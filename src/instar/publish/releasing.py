@@ -1,0 +1,214 @@
+"""``instar release``: a folder becomes a signed release that a channel offers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from instar.content.build import Built, Label, build_release
+from instar.content.build import Effort as BuildEffort
+from instar.content.manifests import compress_manifest, make_delta
+from instar.errors import Misconfigured
+from instar.model.channel import Channels
+from instar.model.digest import Digest
+from instar.model.manifest import MAX_META, MAX_NOTES, piece_key
+from instar.model.names import Name
+from instar.model.progress import OnProgress, ignore_progress
+from instar.model.version import Version
+from instar.publish.channels import Offer, add_release
+from instar.publish.history import OldRelease, read_recent, recent_versions
+from instar.publish.project import Project
+from instar.publish.session import Session, local_disk, publishing
+from instar.publish.settings import Effort
+from instar.system.files import remove_tree
+from instar.trust.layout import manifest_path, target_key
+from instar.trust.roles import Authority
+
+__all__ = ["Released", "Wanted", "release"]
+
+# Earlier releases of the platform whose chunks are not stored again. Each names all the chunks that it consists of,
+# however old they are, so more of them would find only what has come back after having been gone.
+_REMEMBERED: Final = 8
+# Manifests of that many earlier releases are made into differences, whatever the number that patches are made for.
+_DELTAS: Final = 3
+# Bytes of a compressed manifest below which a difference is not worth its line in the metadata: every client that
+# looks fetches those lines.
+_WORTH_DELTA: Final = 2048
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What ``release`` is asked for.
+
+    Args:
+        version: of the release.
+        platform: where it runs.
+        channel: where it is offered; None for the one in the settings.
+        offer: to whom.
+        notes: what is new, for people.
+        meta: what is known about it, for programs.
+        checkpoint: no device may skip it.
+        allow_older: it may be older than the channel's newest.
+        effort: None for the one in the settings.
+        base_releases: how many earlier releases patches are made against; None for what the settings say.
+
+    """
+
+    version: Version
+    platform: Name
+    channel: Name | None = None
+    offer: Offer = field(default_factory=Offer)
+    notes: str = ""
+    meta: Mapping[str, str] = field(default_factory=dict)
+    checkpoint: bool = False
+    allow_older: bool = False
+    effort: Effort | None = None
+    base_releases: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """What became of it. Sizes in bytes: installed, new to the repository, and uploaded."""
+
+    version: Version
+    platform: Name
+    channel: Name
+    percent: float
+    size: int
+    new: int
+    uploaded: int
+    patches: int
+    bases: tuple[Version, ...]
+
+
+def release(project: Project, folder: Path, wanted: Wanted, *, progress: OnProgress = ignore_progress) -> Released:
+    """Publish a folder as a release.
+
+    Raises:
+        Misconfigured: the version exists, is older than the channel's newest, the folder cannot be a release, a key
+            is missing; nothing was written.
+        Busy: somebody else is publishing.
+        Unavailable: the storage or this disk did not take it; clients see what they saw before.
+        Untrusted: what the storage holds is not what was signed.
+
+    """
+    _check_texts(wanted)
+    _check_folder(folder, project)
+    settings = project.settings.release
+    channel = wanted.channel or settings.channel
+    with publishing(project) as session:
+        path = manifest_path(project.settings.product, wanted.platform, wanted.version)
+        if session.roles.target(path):
+            msg = f"{wanted.version} for {wanted.platform!s} exists already."
+            raise Misconfigured(msg, hint="A release is never changed: give this one a new version.")
+        channels = _offered(session, wanted, channel)
+        signers = project.open_signers(session.roles, [Authority.OWNER, Authority.ONLINE])
+        count = settings.base_releases if wanted.base_releases is None else wanted.base_releases
+        recent = _recent(session, wanted, channel, max(count, _REMEMBERED))
+        with local_disk(project.work):
+            project.work.mkdir()
+        try:
+            built = build_release(
+                folder,
+                Label(project.settings.product, wanted.version, wanted.platform, wanted.notes, wanted.meta),
+                bases=[old.manifest for old in recent[:count]],
+                earlier=[old.manifest for old in [*recent, *_elsewhere(session, wanted.platform)]],
+                reader=project.storage,
+                work=project.work,
+                effort=BuildEffort(wanted.effort or settings.effort),
+                progress=progress,
+            )
+            uploaded = _add(session, built, recent[: max(count, _DELTAS)])
+            session.set_channels(channels)
+            session.commit(signers, progress=progress)
+        finally:
+            with local_disk(project.work):
+                remove_tree(project.work)
+    return Released(
+        version=wanted.version,
+        platform=wanted.platform,
+        channel=channel,
+        percent=wanted.offer.percent,
+        size=built.manifest.size,
+        new=built.statistics.new,
+        uploaded=uploaded,
+        patches=built.statistics.patches,
+        bases=tuple(old.manifest.version for old in recent[:count]),
+    )
+
+
+def _check_texts(wanted: Wanted) -> None:
+    if len(wanted.notes.encode()) > MAX_NOTES:
+        msg = f"The notes are longer than the {MAX_NOTES:,} bytes that a release can carry."
+        raise Misconfigured(msg, hint="Shorten them, or give a link.")
+    if sum(len(key.encode()) + len(value.encode()) for key, value in wanted.meta.items()) > MAX_META:
+        msg = f"The metadata is longer than the {MAX_META:,} bytes that a release can carry."
+        raise Misconfigured(msg, hint="Shorten it.")
+
+
+def _check_folder(folder: Path, project: Project) -> None:
+    """Refuse the mistake that a scan would not see: a release that holds the keys it is signed with."""
+    try:
+        inside = project.folder.resolve().is_relative_to(folder.resolve(strict=True))
+    except OSError as error:
+        msg = f"The folder {folder} cannot be read: {error.strerror or error}."
+        raise Misconfigured(msg, hint="Name the folder that your bundler made.") from error
+    if inside:
+        msg = f"{folder} holds this project itself, with its settings and keys."
+        raise Misconfigured(msg, hint="Name the folder that your bundler made.")
+
+
+def _offered(session: Session, wanted: Wanted, channel: Name) -> Channels:
+    return add_release(
+        session.channels,
+        (channel, wanted.platform),
+        wanted.version,
+        wanted.offer,
+        now=session.now,
+        checkpoint=wanted.checkpoint,
+        allow_older=wanted.allow_older,
+    )
+
+
+def _recent(session: Session, wanted: Wanted, channel: Name, count: int) -> list[OldRelease]:
+    versions = recent_versions(session.channels, wanted.platform, channel)
+    return read_recent(session.project, session.roles, wanted.platform, versions, count)
+
+
+def _elsewhere(session: Session, platform: Name) -> list[OldRelease]:
+    """Give the newest release of every other platform: much of what an app brings along is the same on all."""
+    others = sorted({name for platforms in session.channels.entries.values() for name in platforms} - {platform})
+    found: list[OldRelease] = []
+    for other in others:
+        versions = sorted(recent_versions(session.channels, other, Name("stable")), reverse=True)
+        found.extend(read_recent(session.project, session.roles, other, versions, 1))
+    return found
+
+
+def _add(session: Session, built: Built, recent: Sequence[OldRelease]) -> int:
+    """Put packs, manifest and the manifest's differences into the publication. Gives the bytes that they take."""
+    document = built.manifest.to_json()
+    frame = compress_manifest(document)
+    digest = Digest.of(frame)
+    path = manifest_path(built.manifest.product, built.manifest.platform, built.manifest.version)
+    uploaded = len(frame)
+    deltas = []
+    for old in recent if len(frame) >= _WORTH_DELTA else ():
+        delta = make_delta(old.document, document)
+        if 2 * len(delta) > len(frame):
+            continue
+        name = Digest.of(delta)
+        session.add(piece_key(name, "delta"), delta)
+        deltas.append({"from": Digest.of(old.document).hex, "sha256": name.hex, "size": len(delta)})
+        uploaded += len(delta)
+    for file in built.files:
+        session.add(file.key, file.path)
+        uploaded += file.size
+    session.add(target_key(path, digest), frame)
+    custom: dict[str, Any] = {"json": {"sha256": Digest.of(document).hex, "size": len(document)}}
+    if deltas:
+        custom["deltas"] = deltas
+    session.roles.set_target(path, size=len(frame), digest=digest, custom=custom)
+    return uploaded
