@@ -83,8 +83,8 @@ def measure_pair(app: App, trees: list[Path], python: Path, *, full: bool, keep:
     inputs = describe(app, trees)
     ours = instar_side.pair(old, new, work(app.name, "pair"))
     kept = _KEPT / f"{app.name}.json"
-    if kept.exists() and not full:
-        record = json.loads(kept.read_text())
+    record = json.loads(kept.read_text()) if kept.exists() and not full else None
+    if record and _requirements(record["inputs"]) == _requirements(inputs):
         about = record["machine"]
         origin = f"{record['date']}, {about['cores']} cores, {about['processor']}"
         return Pair(app.name, inputs, ours, record["figures"], kept_from=origin)
@@ -97,8 +97,13 @@ def measure_pair(app: App, trees: list[Path], python: Path, *, full: bool, keep:
             "inputs": inputs,
             "figures": peer,
         }
-        kept.write_text(json.dumps(record, indent=1) + "\n")
+        kept.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     return Pair(app.name, inputs, ours, peer)
+
+
+def _requirements(inputs: dict[str, Any]) -> list[list[str]]:
+    """What was installed: a kept run of something else is no answer."""
+    return [list(version["requirements"]) for version in inputs["versions"]]
 
 
 def without_patches(app: App, trees: list[Path]) -> dict[str, Any]:

@@ -35,7 +35,17 @@ PUBLISHERS_HALF = (
     "instar.content.build.",
 )
 # What pyproject.toml names as dependencies of the base install, and what these need themselves.
-BASE_INSTALL = {"tuf", "securesystemslib", "urllib3", "packaging", "backports", "cryptography", "cffi", "_cffi_backend"}
+BASE_INSTALL = {
+    "tuf",
+    "securesystemslib",
+    "urllib3",
+    "packaging",
+    "backports",
+    "cryptography",
+    "cffi",
+    "_cffi_backend",
+    "_openssl",
+}
 
 
 def modules_after(statement: str) -> set[str]:
