@@ -233,6 +233,7 @@ class RoleSet:
         owner, online = self._tree.root.roles[Targets.type], self._tree.root.roles[Timestamp.type]
         if keys is None:
             keys, threshold = self.keys(Authority.OWNER), owner.threshold
+        _check_keys(keys, threshold, taken={key.keyid for key in self.keys(Authority.ONLINE)})
         owned = [f"{name}/*{MANIFEST_SUFFIX}", floor_path(name)]
         # The channels first: the search ends at the first role whose paths match.
         self._delegate(channels_role(name), [channels_path(name)], self.keys(Authority.ONLINE), online.threshold)

@@ -8,6 +8,7 @@ from typing import TypeVar
 from securesystemslib.signer import Signer
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Role, Root, Snapshot, Targets, Timestamp
+from tuf.api.serialization import SerializationError
 
 from instar.errors import Misconfigured, NotFound, Unavailable, Untrusted
 from instar.trust.layout import Fetch, metadata_key, role_bound, role_of
@@ -93,7 +94,12 @@ def sign_role(metadata: Metadata[S], key: str, wanted: Iterable[Role], signers: 
         Unavailable: a key service did not sign.
 
     """
-    wanted = list(wanted)
+    wanted, name = list(wanted), role_of(key)
+    try:
+        _ = metadata.signed_bytes
+    except SerializationError as error:
+        msg = f"The {name} metadata holds something that cannot be signed: {error.__cause__}."
+        raise Misconfigured(msg, hint="Use text, whole numbers, lists and objects only.") from error
     metadata.signatures.clear()
     for signer in signers:
         if any(signer.public_key.keyid in role.keyids for role in wanted):
@@ -102,7 +108,6 @@ def sign_role(metadata: Metadata[S], key: str, wanted: Iterable[Role], signers: 
             except RepositoryError as error:
                 msg = f"The key {signer.public_key.keyid} did not sign: {error}."
                 raise Unavailable(msg, hint="Check the key service or device, then try again.") from error
-    name = role_of(key)
     for role in wanted:
         present = len(metadata.signatures.keys() & set(role.keyids))
         if present < role.threshold:

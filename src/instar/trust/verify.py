@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, cast
@@ -59,6 +59,8 @@ _TOP_LEVEL: Final = (Root.type, Timestamp.type, Snapshot.type, Targets.type)
 
 # Not *.json: the cache holds role files under their own names, and nothing that could be taken for one.
 _TIME_RECORD: Final = "trusted-time"
+# Where tuf keeps all roots, each with its number; root.json is a link to the newest.
+_HISTORY: Final = "root_history"
 _MAX_TIME_RECORD: Final = 4096
 _HTTP_NOT_FOUND: Final = 404
 _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -94,6 +96,7 @@ class TrustedMetadata:
         self._not_before = not_before or _BEGINNING
         self._updater: Updater | None = None
         self._fetcher = _Fetcher(fetch)
+        self._offline = False
         self._expires: dict[str, datetime] = {}
 
     def refresh(self) -> None:
@@ -107,6 +110,7 @@ class TrustedMetadata:
             InstallFailed: the cache cannot be written.
 
         """
+        self._offline = False
         self._fetcher = _Fetcher(self._fetch)
         with self._translated():
             try:
@@ -114,9 +118,9 @@ class TrustedMetadata:
             except BaseException:
                 # A new root or a newer timestamp counts even if something after it failed.
                 with contextlib.suppress(OSError):
-                    files.sync_tree(self._folder)
+                    self._make_durable(self._fetcher.fetched)
                 raise
-            files.sync_tree(self._folder)
+            self._make_durable(self._fetcher.fetched)
             self._record_time(max(self.now, self._signed_at()))
 
     def load(self) -> None:
@@ -128,6 +132,7 @@ class TrustedMetadata:
             Misconfigured, InstallFailed: as for :meth:`refresh`.
 
         """
+        self._offline = True
         self._fetcher = _Fetcher(self._fetch_cached)
         with self._translated():
             self._start()
@@ -141,12 +146,11 @@ class TrustedMetadata:
 
         """
         updater = self._ready()
-        before = len(self._fetcher.fetched)
+        before = set(self._fetcher.fetched)
         with self._translated():
             found = updater.get_targetinfo(path)
             self._judge(self._search(path))
-            if len(self._fetcher.fetched) != before:
-                files.sync_tree(self._folder)
+            self._make_durable(self._fetcher.fetched.keys() - before)
             return None if found is None else self._as_target(found)
 
     def note_time(self, moment: datetime) -> None:
@@ -219,10 +223,10 @@ class TrustedMetadata:
         Content is not judged here: tuf checks every signature of what it reads from its cache, but it reads files of
         any length, and stumbles over folders where it expects files.
         """
-        history = self._folder / "root_history"
+        history = self._folder / _HISTORY
         if history.is_symlink() or (history.exists() and not history.is_dir()):
             history.unlink()
-        history.mkdir(parents=True, exist_ok=True)
+        files.make_folder(history)
         for path in (*self._folder.iterdir(), *history.iterdir()):
             # "tmp" is how tuf's temporary files begin; one is left when the process dies while it writes.
             leftover = path.name.startswith("tmp") and not path.name.endswith(".json")
@@ -230,6 +234,17 @@ class TrustedMetadata:
                 continue
             if leftover or not path.is_file() or path.stat().st_size > role_bound(role_of(path.name)):
                 files.remove_tree(path)
+
+    def _make_durable(self, roles: Collection[str]) -> None:
+        """Bring what was fetched to the disk itself: tuf replaces files in one step, but does not wait for the disk."""
+        for role in roles:
+            if role == Root.type:
+                files.sync_tree(self._folder / _HISTORY)
+            elif (path := self._file(role)).is_file():
+                with path.open("rb+") as file:
+                    files.sync_file(file)
+        if roles:
+            files.sync_folder(self._folder)
 
     def _judge(self, roles: tuple[str, ...]) -> None:
         """Judge the loaded roles by our own time: tuf asks the machine's clock, which may have been reset."""
@@ -258,9 +273,12 @@ class TrustedMetadata:
         # The machine's clock and ours differ: then the role that ends first is the one.
         return _expired(*min(found.items(), key=lambda item: item[1]))
 
+    def _file(self, role: str) -> Path:
+        return self._folder / f"{quote(role, '')}.json"
+
     def _cached(self, role: str) -> Signed:
         """Read a role that tuf has accepted: its cache holds what it verified, byte for byte."""
-        data = files.read_bounded(self._folder / f"{quote(role, '')}.json", role_bound(role))
+        data = files.read_bounded(self._file(role), role_bound(role))
         return _parse(data)
 
     def _search(self, path: str) -> tuple[str, ...]:
@@ -320,12 +338,12 @@ class TrustedMetadata:
         return sorted(root.roles[Timestamp.type].keyids) if isinstance(root, Root) else []
 
     def _fetch_cached(self, key: str, limit: int) -> bytes:
-        """Play a repository that has nothing new: no next root, and the timestamp that is in the cache."""
+        """Play a repository that has nothing new: no next root, and of each role what is in the cache."""
         role = role_of(key)
-        if role == Timestamp.type:
+        if role != Root.type:
             with contextlib.suppress(OSError, ValueError):
-                return files.read_bounded(self._folder / f"{role}.json", limit)
-        msg = f"The valid {role} metadata is not in the cache."
+                return files.read_bounded(self._file(role), limit)
+        msg = f"The {role} metadata is not in the cache."
         raise NotFound(msg, hint="Connect to the repository once.")
 
     @contextlib.contextmanager
@@ -346,6 +364,10 @@ class TrustedMetadata:
                 msg, hint="Make room on the disk, or give this user the right to write there."
             ) from error
         except Exception as error:  # whatever tuf and its parsers stumble over is not what an honest publisher signs
+            if self._offline:
+                # A refresh that stopped half-way, or a damaged disk: nothing that an attacker has said.
+                msg = "The metadata in the cache is not complete."
+                raise Unavailable(msg, hint="Connect to the repository once.") from error
             msg = f"The repository's metadata cannot be trusted: {error}."
             raise Untrusted(msg, hint="Nothing was changed. Tell the publisher if it stays so.") from error
 
