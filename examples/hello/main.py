@@ -44,7 +44,7 @@ def main() -> int:
         if update is None:
             print("Nothing new.")
         else:
-            print(f"Version {update.version} is there: {update.download_size:,} of {update.full_size:,} bytes to fetch.")
+            print(f"Version {update.version}: {update.download_size:,} of {update.full_size:,} bytes to fetch.")
             instar.Updater(config).download(update).install(when="now")
             print("Installed; it runs at the next start.")
     return 0

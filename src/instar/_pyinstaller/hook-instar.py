@@ -15,4 +15,13 @@ if can_import_module("hdiffpatch"):
     hiddenimports.append("hdiffpatch")
 
 # The publisher's half, and what only it needs.
-excludedimports = ["instar.publish", "instar.cli", "instar.server", "instar.testing", "numpy", "pyfastcdc", "typer", "rich"]
+excludedimports = [
+    "instar.publish",
+    "instar.cli",
+    "instar.server",
+    "instar.testing",
+    "numpy",
+    "pyfastcdc",
+    "typer",
+    "rich",
+]

@@ -71,7 +71,9 @@ def test_an_entry_that_makes_no_sense_is_refused(change: dict[str, object]) -> N
         {"channels": {"stable": {"p": [{"version": "1", "percent": 1, "ramp": {"start": 3, "seconds": 1}}]}}},
         {
             "channels": {
-                "stable": {"p": [{"version": "1", "percent": 1, "ramp": {"start": "2026-01-01T00:00:00Z", "seconds": 1e99}}]}
+                "stable": {
+                    "p": [{"version": "1", "percent": 1, "ramp": {"start": "2026-01-01T00:00:00Z", "seconds": 1e99}}]
+                }
             }
         },
     ],

@@ -25,7 +25,9 @@ def test_a_product_cannot_take_the_name_of_a_role(text: str) -> None:
         ProductName(text)
 
 
-@pytest.mark.parametrize("text", ["a", "a/b.c/d", ".hidden", "with space", "ünïcode/日本", "console.log", "com10", "a..b"])
+@pytest.mark.parametrize(
+    "text", ["a", "a/b.c/d", ".hidden", "with space", "ünïcode/日本", "console.log", "com10", "a..b"]
+)
 def test_a_tree_path_is_what_it_was_written_as(text: str) -> None:
     assert TreePath(text) == text
 
@@ -88,7 +90,15 @@ def test_a_link_inside_the_release_is_taken(path: str, target: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "target"),
-    [("a", ""), ("a", "/etc/passwd"), ("a", "../x"), ("a/b", "../../x"), ("a", "b/../c"), ("a/b", "../c/../d"), ("a", ".")],
+    [
+        ("a", ""),
+        ("a", "/etc/passwd"),
+        ("a", "../x"),
+        ("a/b", "../../x"),
+        ("a", "b/../c"),
+        ("a/b", "../c/../d"),
+        ("a", "."),
+    ],
 )
 def test_a_link_that_leaves_the_release_or_could_is_refused(path: str, target: str) -> None:
     with pytest.raises(ValueError, match="not inside the release"):

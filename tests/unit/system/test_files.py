@@ -29,7 +29,7 @@ def test_an_atomic_write_replaces_and_leaves_nothing_beside(tmp_path: Path) -> N
     write_atomic(path, b"two", mode=0o600)
     assert path.read_bytes() == b"two"
     assert path.stat().st_mode & 0o777 == 0o600
-    assert os.listdir(tmp_path) == ["file"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_an_atomic_write_that_fails_keeps_the_old_content(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_an_atomic_write_that_fails_keeps_the_old_content(tmp_path: Path) -> Non
     folder.mkdir()
     with pytest.raises(OSError, match=r"."):
         write_atomic(folder, b"a file cannot replace a folder")
-    assert os.listdir(tmp_path) == ["file"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_new_file_follows_no_link_and_replaces_nothing(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_removing_a_link_or_file_or_nothing_is_fine(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("kept")
     remove_tree(tmp_path / "link")
     remove_tree(tmp_path / "nothing")
-    assert os.listdir(tmp_path) == ["kept"]
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
 def test_syncing_a_tree_takes_links_and_empty_folders(tmp_path: Path) -> None:

@@ -15,16 +15,22 @@ ENVIRONMENT = {"PATH": os.environ["PATH"]}
 
 def test_a_lock_that_is_held_is_busy_and_free_again_afterwards(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with exclusive(path, what="the thing"), pytest.raises(Busy, match="working on the thing"), exclusive(path, what="the thing"):
+    with exclusive(path, what="it"), pytest.raises(Busy, match="working on it"), exclusive(path, what="it"):
         pass
-    with exclusive(path, what="the thing"):
+    with exclusive(path, what="it"):
         pass
 
 
 def test_a_lock_dies_with_the_process_that_holds_it(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    code = "import sys,time\nfrom pathlib import Path\nfrom instar.system.locks import exclusive\n" \
-        "with exclusive(Path(sys.argv[1]), what='x'):\n    print('held', flush=True)\n    time.sleep(60)\n"
+    code = """
+import sys, time
+from pathlib import Path
+from instar.system.locks import exclusive
+with exclusive(Path(sys.argv[1]), what="x"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
     with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
