@@ -61,5 +61,5 @@ def test_the_process_becomes_the_selected_version(tmp_path: Path) -> None:
         )
     (tmp_path / "current").symlink_to("versions/2")
     command = [sys.executable, str(tmp_path / "versions/1/main.py"), "--flag"]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert output.split("\n")[:2] == ["version 1 --flag", "version 2 --flag"]
