@@ -121,7 +121,7 @@ class Installation:
             if inode is None or not children(worker.location):
                 msg = f"There is no app in {worker.location}."
                 raise Misconfigured(msg, hint="Name the folder that the app is in.")
-            if worker.location.parent == worker.location or worker.location.is_mount():
+            if os.path.ismount(worker.location):
                 msg = f"{worker.location} is a disk of its own, so that nothing can be built beside it."
                 raise Misconfigured(msg, hint="Put the app into a folder on that disk.")
             if _find_layout(worker.location):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -115,10 +116,12 @@ def _reserved(host: str, port: int) -> Iterator[tuple[str, int]]:
         msg = f"{host!r} is not an address of this machine."
         raise Misconfigured(msg, hint="Use 127.0.0.1, or 0.0.0.0 for every network.") from error
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        sharing = port == 0 and hasattr(socket, "SO_REUSEPORT")
+        option, sharing = socket.SO_REUSEADDR, False
+        if sys.platform != "win32" and port == 0:
+            option, sharing = socket.SO_REUSEPORT, True
         # A free port is kept until the server shares it, so that nobody else takes it in between; a port that was
         # asked for must not be anybody's.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if sharing else socket.SO_REUSEADDR, 1)
+        probe.setsockopt(socket.SOL_SOCKET, option, 1)
         try:
             probe.bind(address)
         except (OSError, OverflowError) as error:

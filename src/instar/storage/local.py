@@ -118,16 +118,16 @@ class LocalStorage(Storage):
         """Move a file to a name that nobody has; two writers at once cannot both succeed."""
         if sys.platform == "win32":
             temporary.rename(path)  # refuses to replace, there
-            return
-        try:
-            os.link(temporary, path)
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            with self._replacing(path.name):
-                if path.exists():
-                    raise FileExistsError(errno.EEXIST, "exists", str(path)) from error
-                temporary.rename(path)
+        else:
+            try:
+                os.link(temporary, path)
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                with self._replacing(path.name):
+                    if path.exists():
+                        raise FileExistsError(errno.EEXIST, "exists", str(path)) from error
+                    temporary.rename(path)
 
     def _replace(self, key: Key, data: bytes, expected: str | None) -> None:
         with self._replacing(key):

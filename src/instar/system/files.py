@@ -125,13 +125,12 @@ def sync_file(file: IO[bytes]) -> None:
 
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable. Windows does so with the rename itself."""
-    if sys.platform == "win32":
-        return
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    if sys.platform != "win32":
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def sync_tree(root: Path) -> None:
