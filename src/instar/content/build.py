@@ -5,25 +5,36 @@ Needs the ``publish`` extra. Signing and uploading are done elsewhere.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
-from instar.model.manifest import Manifest
+from instar.content.chunking import cut_file
+from instar.content.downloads import disk_failure
+from instar.content.drafts import Draft, PatchMaker, is_worth
+from instar.content.layout import Content, Known, known_chunks, plan_frames, worn_out
+from instar.content.packs import PackFile, PackWriter, compress_frame
+from instar.content.patches import Effort
+from instar.content.scan import Tree, scan_folder
+from instar.errors import Misconfigured
+from instar.model.digest import Digest
+from instar.model.manifest import Chunk, File, Frame, Manifest, Pack, Patch
 from instar.model.names import Name, ProductName
-from instar.model.progress import OnProgress, ignore_progress
+from instar.model.progress import OnProgress, Phase, Progress, ignore_progress
 from instar.model.version import Version
 from instar.storage.ports import Reader
+from instar.system.files import remove_tree
 
 __all__ = ["Built", "Effort", "Label", "PackFile", "Statistics", "build_release"]
 
+# Zstandard levels of the frames of chunks.
+_LEVELS: Final = {Effort.FAST: 12, Effort.BEST: 19}
 
-class Effort(StrEnum):
-    """How much time may be spent on making downloads small."""
-
-    FAST = "fast"
-    BEST = "best"
+# Programs by their first bytes, whatever they are called: alike content side by side is compressed better.
+_MAGICS: Final = {b"\x7fELF": "elf", b"MZ": "pe", b"\xcf\xfa\xed\xfe": "macho"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +46,6 @@ class Label:
     platform: Name
     notes: str = ""
     meta: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class PackFile:
-    """A file to upload: ``key`` in the storage, named by its content."""
-
-    key: str
-    path: Path
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,4 +102,238 @@ def build_release(  # noqa: PLR0913  # the subject and its surroundings; all but
         InstallFailed: the disk of ``work`` is full or read-only.
 
     """
-    raise NotImplementedError
+    with disk_failure("Making the release"):
+        work.mkdir(parents=True, exist_ok=True)
+        tree = scan_folder(folder, platform=label.platform, progress=progress)
+        contents = _cut(tree, [*bases, *earlier])
+        known = known_chunks([*bases, *earlier])
+        pieces = _Pieces(known, worn_out(contents, known))
+        with PatchMaker(tree.root, work, effort, progress) as maker:
+            drafts = maker.make(contents, bases, reader)
+            remove_tree(work / ".bases")
+            with PackWriter(work, "chunks") as writer:
+                pieces.write_chunks(writer, contents, drafts, tree.root, _LEVELS[effort], progress)
+            kept = [draft for draft in drafts if is_worth(draft.size, pieces.price(draft.missing))]
+            with PackWriter(work, "patches") as writer:
+                pieces.write_patches(writer, kept, maker)
+    manifest = pieces.manifest(label, tree, contents)
+    statistics = Statistics(
+        tree=manifest.size,
+        new=pieces.new,
+        chunk_pack=sum(file.size for file in pieces.files[:1] if pieces.new),
+        patch_pack=sum(file.size for file in pieces.files[-1:] if kept),
+        patches=len(kept),
+    )
+    return Built(manifest, tuple(pieces.files), statistics)
+
+
+def _cut(tree: Tree, manifests: Sequence[Manifest]) -> list[Content]:
+    """Cut every distinct content into chunks; what an earlier release holds whole is cut as there."""
+    cut: dict[Digest, tuple[tuple[Digest, int], ...]] = {}
+    for manifest in manifests:
+        chunks = [(chunk.digest, chunk.size) for chunk in manifest.chunks]
+        for old in manifest.files:
+            cut.setdefault(old.digest, tuple(chunks[number] for number in old.chunks))
+    files = {file.digest: file for file in tree.files if file.size}
+    contents = []
+    for file in files.values():
+        path = tree.root.joinpath(file.path)
+        chunks_of_file = cut.get(file.digest)
+        if chunks_of_file is None:
+            chunks_of_file = tuple((chunk.digest, chunk.size) for chunk in cut_file(path, file.digest))
+        contents.append(Content(file.digest, file.path, _kind(path), chunks_of_file))
+    return contents
+
+
+def _kind(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(4)
+    magic = next((kind for magic, kind in _MAGICS.items() if start.startswith(magic)), None)
+    return magic or path.suffix
+
+
+@dataclass(frozen=True, slots=True)
+class _Spot:
+    """Where a chunk lies: in ``frame`` (its number of a pack means nothing here) of ``pack``, from ``offset``."""
+
+    pack: Pack
+    frame: Frame
+    offset: int
+
+
+class _Pieces:
+    """Where all pieces of the release lie, as the packs are written.
+
+    Args:
+        known: the chunks that earlier releases keep.
+        again: those of them that are stored once more.
+
+    """
+
+    def __init__(self, known: Mapping[Digest, Known], again: set[Digest]) -> None:
+        self._spots = {
+            digest: _Spot(k.manifest.packs[k.frame.pack], k.frame, k.offset)
+            for digest, k in known.items()
+            if digest not in again
+        }
+        self._again = again
+        self._patches: dict[Digest, list[tuple[Pack, Patch]]] = {}
+        self.files: list[PackFile] = []
+        self.new = 0
+
+    def write_chunks(
+        self,
+        writer: PackWriter,
+        contents: Sequence[Content],
+        drafts: Sequence[Draft],
+        root: Path,
+        level: int,
+        progress: OnProgress,
+    ) -> None:
+        """Compress what is not known into frames, and put them into a pack."""
+        frames = plan_frames(
+            contents,
+            elsewhere=self._spots.keys(),
+            again=self._again,
+            patched={draft.content for draft in drafts if draft.base == 0},
+        )
+        if not frames:
+            return
+        self.new = sum(content.chunks[number][1] for frame in frames for content, number in frame)
+        written: list[Frame] = []
+        with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="instar-compress") as pool:
+            try:
+                done = 0
+                for size, data in pool.map(lambda frame: _compress(frame, root, level), frames):
+                    written.append(Frame(0, writer.add(data), len(data), size, Digest.of(data)))
+                    done += size
+                    progress(Progress(Phase.COMPRESS, done, self.new))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        pack, file = writer.finish()
+        self.files.append(file)
+        for frame, entries in zip(written, frames, strict=True):
+            offset = 0
+            for content, number in entries:
+                digest, size = content.chunks[number]
+                self._spots[digest] = _Spot(pack, frame, offset)
+                offset += size
+
+    def price(self, chunks: Sequence[tuple[Digest, int]]) -> float:
+        """Give the bytes that chunks cost, each its share of its frame."""
+        spots = ((self._spots[digest].frame, size) for digest, size in chunks)
+        return sum(frame.length * size / frame.size for frame, size in spots)
+
+    def write_patches(self, writer: PackWriter, drafts: Sequence[Draft], maker: PatchMaker) -> None:
+        """Put patches into a pack of their own."""
+        if not drafts:
+            return
+        places = [writer.add_patch(maker.read(draft)) for draft in drafts]
+        pack, file = writer.finish()
+        self.files.append(file)
+        for draft, at in zip(drafts, places, strict=True):
+            patch = Patch(draft.offset, draft.length, draft.parts, draft.codec, 0, at, draft.size, draft.digest)
+            self._patches.setdefault(draft.content, []).append((pack, patch))
+
+    def manifest(self, label: Label, tree: Tree, contents: Sequence[Content]) -> Manifest:
+        """Write down the release."""
+        tables = _Tables(self._spots)
+        chunks_of = {content.digest: content.chunks for content in contents}
+        # Numbered in the order of the files, so that most files are one run of numbers.
+        numbers = {
+            file.digest: tuple(tables.chunk(digest, size) for digest, size in chunks_of.get(file.digest, ()))
+            for file in tree.files
+        }
+        return Manifest(
+            product=label.product,
+            version=label.version,
+            platform=label.platform,
+            files=tuple(
+                File(
+                    file.path,
+                    file.size,
+                    file.digest,
+                    file.executable,
+                    numbers[file.digest],
+                    tuple(replace(patch, pack=tables.pack(pack)) for pack, patch in self._patches.get(file.digest, ())),
+                )
+                for file in tree.files
+            ),
+            links=tree.links,
+            directories=tree.directories,
+            chunks=tuple(tables.chunks),
+            frames=tuple(tables.frames),
+            packs=tuple(tables.packs),
+            notes=label.notes,
+            meta=dict(label.meta),
+        )
+
+
+class _Tables:
+    """The tables of a manifest, filled as their rows are first asked for."""
+
+    def __init__(self, spots: Mapping[Digest, _Spot]) -> None:
+        self._spots = spots
+        self._chunk_numbers: dict[Digest, int] = {}
+        self._frame_numbers: dict[Digest, int] = {}
+        self._pack_numbers: dict[Pack, int] = {}
+        self.chunks: list[Chunk] = []
+        self.frames: list[Frame] = []
+        self.packs: list[Pack] = []
+
+    def chunk(self, digest: Digest, size: int) -> int:
+        """Give the number of a chunk."""
+        number = self._chunk_numbers.get(digest)
+        if number is None:
+            number = self._chunk_numbers[digest] = len(self.chunks)
+            spot = self._spots[digest]
+            self.chunks.append(Chunk(digest, size, self.frame(spot), spot.offset))
+        return number
+
+    def frame(self, spot: _Spot) -> int:
+        """Give the number of the frame that a spot is in."""
+        number = self._frame_numbers.get(spot.frame.digest)
+        if number is None:
+            number = self._frame_numbers[spot.frame.digest] = len(self.frames)
+            self.frames.append(replace(spot.frame, pack=self.pack(spot.pack)))
+        return number
+
+    def pack(self, pack: Pack) -> int:
+        """Give the number of a pack."""
+        if pack not in self._pack_numbers:
+            self._pack_numbers[pack] = len(self.packs)
+            self.packs.append(pack)
+        return self._pack_numbers[pack]
+
+
+def _compress(entries: Sequence[tuple[Content, int]], root: Path, level: int) -> tuple[int, bytes]:
+    """Read the chunks of a frame, check that they are what was hashed before, and compress them together."""
+    parts = []
+    # Chunks of one file follow each other, so each file is opened once.
+    for content, numbers in _by_content(entries):
+        starts = [0]
+        for _, size in content.chunks:
+            starts.append(starts[-1] + size)
+        with root.joinpath(content.path).open("rb", buffering=0) as file:
+            for number in numbers:
+                digest, size = content.chunks[number]
+                file.seek(starts[number])
+                part = file.read(size)
+                if Digest.of(part) != digest:
+                    msg = f"{content.path} changed while the release was made."
+                    raise Misconfigured(msg, hint="Release a folder that nothing writes to.")
+                parts.append(part)
+    data = b"".join(parts)
+    parts.clear()
+    return len(data), compress_frame(data, level)
+
+
+def _by_content(entries: Sequence[tuple[Content, int]]) -> list[tuple[Content, list[int]]]:
+    groups: list[tuple[Content, list[int]]] = []
+    for content, number in entries:
+        if groups and groups[-1][0] is content:
+            groups[-1][1].append(number)
+        else:
+            groups.append((content, [number]))
+    return groups

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
+from instar.content._budget import MemoryBudget
 from instar.content.codecs import apply_patch, available_codecs, expand_frame
 from instar.content.downloads import Downloads, disk_failure, never_cancelled
 from instar.errors import Cancelled, InstallFailed, Untrusted
@@ -191,27 +192,6 @@ class _Watch:
             self._progress(Progress(Phase.REBUILD, self._done, self._total))
 
 
-class _Memory:
-    """Lets work begin only while what is under way holds no more than ``_MEMORY`` bytes, or nothing is under way."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._held = 0
-
-    @contextlib.contextmanager
-    def hold(self, size: int) -> Iterator[None]:
-        """Wait for room for ``size`` bytes."""
-        with self._condition:
-            self._condition.wait_for(lambda: not self._held or self._held + size <= _MEMORY)
-            self._held += size
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._held -= size
-                self._condition.notify_all()
-
-
 class _Work:
     """One rebuild under way."""
 
@@ -229,7 +209,7 @@ class _Work:
         self._roots = roots
         self._downloads = downloads
         self._destination = destination
-        self._memory = _Memory()
+        self._memory = MemoryBudget(_MEMORY)
         self._frames = _Frames(plan.manifest, downloads)
         self._judged = _Judged()
 

@@ -20,6 +20,7 @@ from instar.system.files import iterate_blocks
 
 __all__ = ["ScannedFile", "Tree", "scan_folder"]
 
+_TOLD: Final = 10  # problems named in one message
 _THREADS: Final = 4  # hashing releases Python's lock; more than this many wait for the disk
 
 
@@ -97,8 +98,8 @@ def _problems_of_names(tree: Tree, platform: Name) -> list[str]:
 
 def _refuse(root: Path, problems: list[str]) -> None:
     if problems:
-        more = f" (and {len(problems) - 10} more)" if len(problems) > 10 else ""
-        msg = f"{root} cannot become a release: {'; '.join(sorted(problems)[:10])}{more}."
+        more = f" (and {len(problems) - _TOLD} more)" if len(problems) > _TOLD else ""
+        msg = f"{root} cannot become a release: {'; '.join(sorted(problems)[:_TOLD])}{more}."
         raise Misconfigured(msg, hint="Nothing was published.")
 
 
@@ -133,7 +134,7 @@ class _Scan:
         status = entry.stat(follow_symlinks=False)
         if stat.S_ISLNK(status.st_mode):
             # Judged with the other names, when all are known.
-            self.links.append(Link(name, os.readlink(entry.path)))
+            self.links.append(Link(name, Path(entry.path).readlink().as_posix()))
         elif stat.S_ISDIR(status.st_mode):
             self.walk(path)
         elif stat.S_ISREG(status.st_mode):

@@ -18,6 +18,7 @@ from typing import Final
 from instar.content.downloads import never_cancelled
 from instar.errors import Cancelled
 from instar.model.manifest import File, Manifest
+from instar.model.names import TreePath
 from instar.model.progress import OnProgress, Phase, Progress, ignore_progress
 from instar.system.files import iterate_blocks
 
@@ -82,7 +83,7 @@ def verify_tree(
         elif kind != stat.S_IFMT(mode) or (target is not None and _target(root, path) != target):
             problems.append(Problem(path, Difference.CHANGED))
         elif path in files:
-            present.append(files[path])
+            present.append(files[TreePath(path)])
     problems += [Problem(path, Difference.MISSING) for path in wanted if path not in seen]
     judge = _Judge(root, manifest.size, progress, cancelled)
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), thread_name_prefix="instar-verify") as pool:
@@ -107,7 +108,7 @@ def _walk(root: Path, expected: Collection[str]) -> Iterator[tuple[str, int]]:
 
 def _target(root: Path, path: str) -> str | None:
     try:
-        return os.readlink(root.joinpath(path))
+        return root.joinpath(path).readlink().as_posix()
     except OSError:
         return None
 
