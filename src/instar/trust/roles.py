@@ -169,6 +169,11 @@ class RoleSet:
         """The products' names, sorted."""
         return self._tree.products
 
+    @property
+    def published(self) -> dict[str, int]:
+        """The version of each role that clients see now, as loaded."""
+        return dict(self._tree.published)
+
     def keys(self, authority: Authority) -> tuple[Key, ...]:
         """Give the public keys that sign for an authority."""
         role = self._tree.root.roles[_TOP_ROLES[authority][0]]

@@ -264,9 +264,7 @@ def test_the_build_time_is_past_even_if_the_clock_denies_it(twin: TwinRepository
     [(7, "timestamp"), (31, "timestamp"), (366, "root")],
     ids=["timestamp", "more", "everything"],
 )
-def test_a_clock_far_ahead_says_expired_since_when(
-    twin: TwinRepository, tmp_path: Path, days: int, role: str
-) -> None:
+def test_a_clock_far_ahead_says_expired_since_when(twin: TwinRepository, tmp_path: Path, days: int, role: str) -> None:
     device(twin, tmp_path).refresh()
     for attempt in (TrustedMetadata.refresh, TrustedMetadata.load):
         with pytest.raises(Expired, match=role) as caught:
