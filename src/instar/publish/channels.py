@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final, Self
 
 from instar.errors import Misconfigured
 from instar.model.channel import Channels, Entry, Ramp
@@ -20,6 +20,7 @@ __all__ = [
     "KEPT_ENTRIES",
     "MAX_ENTRIES",
     "Offer",
+    "Offered",
     "Place",
     "add_release",
     "edit_entries",
@@ -66,6 +67,48 @@ class Offer:
         if not all(fact and values for fact, values in self.conditions.items()):
             msg = "A condition names a fact and the values of it that are let in, like country=DE,AT."
             raise Misconfigured(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """How a channel offers a release. ``percent`` is what is reached now, on the way to ``entry.percent``."""
+
+    channel: Name
+    entry: Entry
+    percent: float
+
+    @classmethod
+    def at(cls, now: datetime, channel: Name, entry: Entry) -> Self:
+        """Look at an entry at a moment."""
+        return cls(channel, entry, current_percent(entry, now))
+
+    @property
+    def state(self) -> str:
+        """One word for people."""
+        if self.entry.yanked:
+            return "yanked"
+        if self.entry.halted:
+            return "halted"
+        return "offered" if self.percent >= self.entry.percent else "ramping"
+
+    def to_document(self) -> dict[str, Any]:
+        """Write it for programs."""
+        entry = self.entry
+        document: dict[str, Any] = {
+            "channel": self.channel,
+            "state": self.state,
+            "percent": round(self.percent, 2),
+            "target_percent": entry.percent,
+            "requires": entry.requires,
+            "introduces": entry.introduces,
+            "conditions": {fact: sorted(values) for fact, values in sorted(entry.conditions.items())},
+        }
+        if entry.ramp:
+            document["ramp"] = {
+                "start": entry.ramp.start.isoformat(),
+                "seconds": int(entry.ramp.duration.total_seconds()),
+            }
+        return document
 
 
 def add_release(

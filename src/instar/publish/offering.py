@@ -14,7 +14,7 @@ from instar.model.channel import Channels, Entry
 from instar.model.names import Name
 from instar.model.version import Version
 from instar.publish import channels as edit
-from instar.publish.channels import Offer
+from instar.publish.channels import Offer, Offered
 from instar.publish.history import split_path
 from instar.publish.project import Project
 from instar.publish.session import Session, publishing
@@ -36,9 +36,8 @@ class Where:
 class Change:
     """What a release's entry in a channel on a platform has become."""
 
-    channel: Name
     platform: Name
-    entry: Entry
+    offered: Offered
 
 
 def promote(
@@ -188,20 +187,20 @@ def _edit(
 
 def _publish(session: Session, channels: Channels, version: Version, places: Sequence[edit.Place]) -> list[Change]:
     if _same(channels, session.channels, session.now):
-        return _changes(channels, version, places)
+        return _changes(channels, version, places, session.now)
     signers = session.project.open_signers(session.roles, [Authority.ONLINE])
     session.set_channels(channels)
     session.commit(signers)
-    return _changes(channels, version, places)
+    return _changes(channels, version, places, session.now)
 
 
 def _same(one: Channels, other: Channels, now: datetime) -> bool:
     return Channels(one.product, now, one.entries) == Channels(other.product, now, other.entries)
 
 
-def _changes(channels: Channels, version: Version, places: Sequence[edit.Place]) -> list[Change]:
+def _changes(channels: Channels, version: Version, places: Sequence[edit.Place], now: datetime) -> list[Change]:
     return [
-        Change(channel, platform, entry)
+        Change(platform, Offered.at(now, channel, entry))
         for channel, platform in places
         for entry in channels.of(channel, platform)
         if entry.version == version
