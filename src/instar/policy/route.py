@@ -320,35 +320,33 @@ def _usable_patches(file: File, index: Mapping[int, int], inventory: Inventory) 
 
 def _choose(manifest: Manifest, regions: Sequence[_Region]) -> None:
     """Take the patch from every region that is cheaper without it."""
-    fetched: set[int] = set()
-    for region in regions:
-        if region.patch is None:
-            fetched |= region.frames
-    open_regions = [region for region in regions if region.patch is not None]
-    while open_regions:
-        # A region alone: what it still needs costs no more than its patch.
-        # Several together: each lacks just one and the same frame, which costs no more than all of their patches.
-        last_frame: dict[int, list[_Region]] = {}
-        released: list[_Region] = []
-        for region in open_regions:
-            lacking = region.frames - fetched
-            if region.patch is None:  # pragma: no cover  # taken out below, told to the type checker here
-                continue
-            if sum(manifest.frames[n].length for n in lacking) <= region.patch.size:
-                released.append(region)
+    fetched = {number for region in regions if region.patch is None for number in region.frames}
+    undecided = [(region, region.patch.size) for region in regions if region.patch is not None]
+    released = True
+    while released:
+        released = False
+        # Regions that lack the same frames: together they pay for them once, or for all of their patches.
+        groups: dict[frozenset[int], list[tuple[_Region, int]]] = {}
+        for region, size in undecided:
+            groups.setdefault(region.frames - fetched, []).append((region, size))
+        undecided = []
+        for lacking, group in groups.items():
+            if _length(manifest, lacking - fetched) <= sum(size for _, size in group):
+                released = True
                 fetched |= lacking
-            elif len(lacking) == 1:
-                last_frame.setdefault(next(iter(lacking)), []).append(region)
-        for number, together in last_frame.items():
-            saved = sum(region.patch.size for region in together if region.patch is not None)
-            if number not in fetched and manifest.frames[number].length <= saved:
-                released.extend(together)
-                fetched.add(number)
-        for region in released:
+                for region, _ in group:
+                    region.patch = None
+            else:
+                undecided += group
+    # Groups that share only some of their frames were not weighed against each other: at least weigh all at once.
+    every = {number for region in regions for number in region.frames}
+    if _length(manifest, every - fetched) <= sum(size for _, size in undecided):
+        for region, _ in undecided:
             region.patch = None
-        if not released:
-            return
-        open_regions = [region for region in open_regions if region.patch is not None]
+
+
+def _length(manifest: Manifest, frames: Collection[int]) -> int:
+    return sum(manifest.frames[number].length for number in frames)
 
 
 def _pieces(manifest: Manifest, regions: Sequence[_Region]) -> tuple[Piece, ...]:
