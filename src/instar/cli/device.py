@@ -96,10 +96,10 @@ def install(  # noqa: PLR0913  # one parameter for each option
     with output.bar() as progress:
         done = client.first_install(config, progress=progress)
     output.report(
-        {"installed": str(done.version), "transferred": done.download_size, "full_size": done.full_size},
+        {"installed": str(done.version), "transferred": done.downloaded},
         as_json=as_json,
         human=lambda: output.say(
-            f"Installed {product} {done.version} in {folder}: {human_size(done.download_size)} transferred. "
+            f"Installed {product} {done.version} in {folder}: {human_size(done.downloaded)} transferred. "
             f"The app is under {folder / 'current'}."
         ),
     )

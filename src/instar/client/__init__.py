@@ -15,7 +15,7 @@ from instar.client.lifecycle import (
     startup,
     status,
 )
-from instar.client.maintenance import Adopted, Repaired, adopt, first_install, repair, uninstall
+from instar.client.maintenance import Adopted, FirstInstall, Repaired, adopt, first_install, repair, uninstall
 from instar.client.updater import Direction, Finding, Outcome, Staged, Update, Updater
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Contact",
     "Direction",
     "Finding",
+    "FirstInstall",
     "Outcome",
     "Repaired",
     "Staged",

@@ -11,7 +11,7 @@ from instar.client.config import Config
 from instar.client.connect import connect
 from instar.client.here import Here, disk_errors, make_record, open_here
 from instar.client.session import Session
-from instar.client.updater import Update, Updater, free_space
+from instar.client.updater import Updater, free_space
 from instar.content.downloads import Downloads, never_cancelled
 from instar.content.rebuild import Source, make_tree
 from instar.content.trees import Difference, Problem, verify_tree
@@ -22,7 +22,15 @@ from instar.model.progress import OnProgress, ignore_progress
 from instar.model.version import Version
 from instar.storage import Reader
 
-__all__ = ["Adopted", "Repaired", "adopt", "first_install", "repair", "uninstall"]
+__all__ = ["Adopted", "FirstInstall", "Repaired", "adopt", "first_install", "repair", "uninstall"]
+
+
+@dataclass(frozen=True)
+class FirstInstall:
+    """What was installed, and the bytes that were fetched for it: none, where only the last step had been missing."""
+
+    version: Version
+    downloaded: int
 
 
 @dataclass(frozen=True)
@@ -49,13 +57,10 @@ def first_install(
     progress: OnProgress = ignore_progress,
     cancelled: Callable[[], bool] = never_cancelled,
     free_space: Callable[[Path], int] = free_space,
-) -> Update:
+) -> FirstInstall:
     """Install the channel's newest release into ``config.location``, which is empty or does not exist.
 
     One that was interrupted goes on where it stopped when it is called again.
-
-    Returns:
-        What was installed.
 
     Raises:
         Misconfigured: something else is there, or the channel has nothing for this platform.
@@ -69,6 +74,9 @@ def first_install(
         here = Here(config, installation)
         with here.working():
             here.save_trust()
+    current = installation.status().current
+    if current is not None:  # killed in its very last step, which opening it has just finished
+        return FirstInstall(current.version, 0)
     updater = Updater(config, reader=reader, free_space=free_space)
     finding = updater.look()
     if finding.update is None:
@@ -76,7 +84,7 @@ def first_install(
         hint = "Check the channel and the platform, or ask the publisher."
         raise Misconfigured(msg, hint=hint)
     updater.download(finding.update, progress=progress, cancelled=cancelled).install(when="now")
-    return finding.update
+    return FirstInstall(finding.update.version, finding.update.download_size)
 
 
 def _begun(config: Config) -> Installation | None:

@@ -69,7 +69,7 @@ class Installation:
                 worker.location.mkdir(parents=True, exist_ok=True)
             else:
                 worker.location.parent.mkdir(parents=True, exist_ok=True)
-            foreign = [path.name for path in children(worker.location) if path != worker.state_folder]
+            foreign = [path.name for path in children(worker.location) if not _begun(worker, path)]
             if foreign and not worker.books.has_record():
                 msg = f"{worker.location} is not empty (it holds {foreign[0]!r})."
                 raise Misconfigured(msg, hint="Choose an empty folder, or adopt the app that is there.")
@@ -495,6 +495,13 @@ def _find_layout(location: Path) -> Layout | None:
         if worker.books.has_record():
             return layout
     return None
+
+
+def _begun(worker: Worker, path: Path) -> bool:
+    """Say whether ``path`` is what a creation that was interrupted before its last step leaves in the folder."""
+    if path == worker.state_folder:
+        return True
+    return path == worker.arrangement.trees and worker.state_folder.is_dir() and not children(path)
 
 
 def _release(tree: Tree | None) -> Installed | None:
