@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,15 @@ from instar.storage import LocalStorage
 
 __all__ = ["Serving", "serve"]
 
+_MAX_PORT: Final = 65535
+
 # Seconds within which a server on this machine answers after it was started, on a machine under load.
 _START_TIMEOUT: Final = 30.0
 # Seconds between two tries to reach it.
 _START_POLL: Final = 0.02
+# Seconds between two looks at whether its threads have ended, and how many looks before that is believed.
+_END_POLL: Final = 0.02
+_END_POLLS: Final = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,11 @@ def serve(
     if not storage_root.is_dir():
         msg = f"There is no repository in {storage_root}."
         raise Misconfigured(msg, hint="Publish a release first, or name another folder.")
-    asyncio.run(_serve(storage_root, host, port, on_ready))
+    before = _count_threads()
+    try:
+        asyncio.run(_serve(storage_root, host, port, on_ready))
+    finally:
+        _wait_for_threads(before)
 
 
 async def _serve(root: Path, host: str, port: int, on_ready: Callable[[Serving], None] | None) -> None:
@@ -104,12 +114,32 @@ async def _serve(root: Path, host: str, port: int, on_ready: Callable[[Serving],
         raise Unavailable(msg, hint="Start it again.")
 
 
+def _count_threads() -> int | None:
+    """Count this process's threads, those that Python does not know among them; None where the system does not tell."""
+    try:
+        return sum(1 for _ in Path("/proc/self/task").iterdir())
+    except OSError:
+        return None
+
+
+def _wait_for_threads(before: int | None) -> None:
+    """Let granian's own threads end. One that still drops its Python objects while Python shuts down aborts us."""
+    for _ in range(_END_POLLS):
+        now = _count_threads()
+        if before is not None and now is not None and now <= before:
+            return
+        time.sleep(_END_POLL)
+
+
 @contextlib.contextmanager
 def _reserved(host: str, port: int) -> Iterator[tuple[str, int]]:
     """Find the numeric address, and see that the port is free, before the server binds it.
 
     granian shares ports (SO_REUSEPORT): two servers on one port would each answer some requests, silently.
     """
+    if not 0 <= port <= _MAX_PORT:  # getaddrinfo would take the remainder
+        msg = f"There is no port {port}."
+        raise Misconfigured(msg, hint=f"Choose one up to {_MAX_PORT}; 0 takes a free one.")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:

@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from instar.errors import Misconfigured
 
 __all__ = ["HttpOptions"]
+
+# What the reader itself decides for each request.
+_RESERVED: Final = frozenset({"accept-encoding", "connection", "content-length", "host", "range", "transfer-encoding"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +40,7 @@ class HttpOptions:
         connections: how many are kept open for the next request.
 
     Raises:
-        Misconfigured: a header holds what a header cannot.
+        Misconfigured: a header holds what a header cannot, or is one that the reader sets.
 
     """
 
@@ -57,6 +61,9 @@ class HttpOptions:
 
     def __post_init__(self) -> None:
         for name, value in self.own_headers().items():
+            if name.lower() in _RESERVED:
+                msg = f"The header {name} cannot be chosen: it is set for each request."
+                raise Misconfigured(msg)
             if not re.fullmatch(r"[A-Za-z0-9-]+", name) or not (value.isascii() and value.isprintable()):
                 msg = f"The header {name[:80]!r} cannot be sent: a name or value holds a character that is not allowed."
                 raise Misconfigured(msg)

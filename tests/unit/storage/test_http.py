@@ -394,6 +394,12 @@ def test_a_header_that_would_become_two_is_refused(name: str, value: str) -> Non
         HttpOptions(headers={name: value})
 
 
+@pytest.mark.parametrize("name", ["Range", "range", "Host", "Accept-Encoding"])
+def test_a_header_that_the_reader_sets_is_refused(name: str) -> None:
+    with pytest.raises(Misconfigured, match="cannot be chosen"):
+        HttpOptions(headers={name: "x"})
+
+
 def test_secrets_do_not_show_in_the_options() -> None:
     options = HttpOptions(authorization="Bearer s3cret", headers={"X-Key": "s3cret"}, proxy="http://u:s3cret@proxy")
     assert "s3cret" not in repr(options)
