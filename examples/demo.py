@@ -48,7 +48,7 @@ LIBRARIES = (
 SIMULATED_DEVICES = 1000
 STARTUP_SECONDS = 30
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 class DemoFailed(Exception):
@@ -203,7 +203,7 @@ def first_install(stage: Stage) -> None:
     """Install version 1 on the device."""
     chapter("2. A first install on another machine")
     done = stage.instar("install", PRODUCT, "--url", stage.url, "--root", stage.project / "root.json", stage.device)
-    stage.transfers.append(("first install of 1.0.0", done["downloaded"], done["full_size"]))
+    stage.transfers.append(("first install of 1.0.0", done["transferred"], done["transferred"]))
     expect("version 1.0.0" in stage.run_app(), "version 1.0.0 runs")
 
 
@@ -258,10 +258,10 @@ def report(stage: Stage) -> None:
     """Print what went over the wire."""
     table = Table(title="What was transferred", title_justify="left")
     table.add_column("step")
-    for heading in ("bytes fetched", "installed size", "share"):
+    for heading in ("bytes fetched", "full download", "share"):
         table.add_column(heading, justify="right")
     for step, fetched, full in stage.transfers:
-        table.add_row(step, f"{fetched:,}", f"{full:,}", f"{fetched / full:.1%}")
+        table.add_row(step, f"{fetched:,}", f"{full:,}", f"{fetched / full:.2%}")
     console.print()
     console.print(table)
 
