@@ -359,7 +359,7 @@ def _say_finding(finding: client.Finding) -> None:
         f"Version {found.version} is available ({found.reason.value}); installed is {found.current or 'nothing'}."
     )
     output.say(
-        f"It costs {human_size(found.download_size)} in {found.requests} requests, "
+        f"It costs {human_size(found.download_size)} in {found.requests} request{'' if found.requests == 1 else 's'}, "
         f"{_share(found.download_size, found.full_size)} of the full {human_size(found.full_size)}."
     )
     if found.download_size:

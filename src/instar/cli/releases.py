@@ -18,11 +18,11 @@ __all__ = ["describe_offer", "details_document", "report_changes", "say_details"
 def describe_offer(offered: Offered) -> str:
     """Describe in a line how a channel offers a release."""
     entry = offered.entry
-    text = f"{offered.channel} {offered.percent:g} %"
+    text = f"{offered.channel} {round(offered.percent, 2):g} %"
     if offered.state == "ramping":
         text += f" of {entry.percent:g} %"
     if offered.state in {"halted", "yanked"}:
-        text = f"{offered.channel} {offered.state}" + (f" at {offered.percent:g} %" if entry.halted else "")
+        text = f"{offered.channel} {offered.state}" + (f" at {round(offered.percent, 2):g} %" if entry.halted else "")
     if entry.introduces:
         text += f", checkpoint {entry.introduces}"
     elif entry.requires:

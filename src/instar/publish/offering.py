@@ -170,7 +170,8 @@ def set_floor(project: Project, version: Version, *, allow_lower: bool = False) 
             )
         for channel, platforms in session.channels.entries.items():
             for platform, entries in platforms.items():
-                if entries and not any(entry.version >= version and not entry.yanked for entry in entries):
+                live = [entry.version for entry in entries if not entry.yanked]
+                if live and max(live) < version:
                     msg = f"The channel {channel!s} has nothing for {platform!s} that is {version} or newer."
                     raise Misconfigured(msg, hint="Release or promote something there first.")
         session.roles.set_floor(product, str(version))

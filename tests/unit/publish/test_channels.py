@@ -176,7 +176,9 @@ entries = st.builds(
     Entry,
     version=st.just(Version("0")),
     percent=st.sampled_from([0.0, 10.0, 50.0, 100.0, 100.0, 100.0]),
-    ramp=st.sampled_from([None, None, None, Ramp(NOW, timedelta(hours=2)), Ramp(NOW - timedelta(1), timedelta(hours=2))]),
+    ramp=st.sampled_from(
+        [None, None, None, Ramp(NOW, timedelta(hours=2)), Ramp(NOW - timedelta(1), timedelta(hours=2))]
+    ),
     conditions=st.sampled_from(
         [{}, {}, {"a": frozenset("x")}, {"a": frozenset("xy")}, {"a": frozenset("x"), "b": frozenset("z")}],
     ),

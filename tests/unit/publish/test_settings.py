@@ -9,7 +9,9 @@ FULL = Settings(
     urls=("https://a.example/r", 'https://b.example/"r"'),
     keys=Keys("awskms:alias/owner", "file:other/online.pem"),
     lifetimes=Lifetimes(root=400, targets=90, channels=14, snapshot=13, timestamp=2),
-    release=Defaults(channel=parse_settings(b'product="a"\n[release]\nchannel="beta"').release.channel, base_releases=0),
+    release=Defaults(
+        channel=parse_settings(b'product="a"\n[release]\nchannel="beta"').release.channel, base_releases=0
+    ),
 )
 
 
