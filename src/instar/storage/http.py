@@ -285,10 +285,10 @@ class HttpReader(Reader):
             if progress.left is not None:
                 wanted = min(wanted, skip + progress.left)
             if response.length_remaining is not None:
-                wanted = min(wanted, response.length_remaining)
+                wanted = min(wanted, max(1, response.length_remaining))  # the end, too, is only known by reading it
             with self._explained(key):
                 # Never more than one read of the socket: filling a block would wait for a server that trickles.
-                block = response.read1(wanted, decode_content=False) if wanted else b""
+                block = response.read1(wanted, decode_content=False)
             if not block:
                 break
             if skip:

@@ -11,6 +11,7 @@ import pytest
 
 from instar.errors import InstarError, Misconfigured, NotFound, Unavailable, Untrusted
 from instar.storage import HttpOptions, HttpReader, MemoryStorage
+from instar.system.clock import SystemClock
 from instar.testing.clock import FakeClock
 from instar.testing.http import (
     CloseEarly,
@@ -101,11 +102,13 @@ def test_caches_are_told_to_ask_for_what_may_have_changed(server: FaultyServer, 
     assert [request.headers.get("cache-control") for request in server.received] == ["no-cache", None]
 
 
-def test_one_connection_serves_many_requests(server: FaultyServer, reader: HttpReader) -> None:
+def test_one_connection_serves_many_requests(server: FaultyServer, reader: HttpReader, storage: MemoryStorage) -> None:
+    storage.write("metadata/1.empty.json", b"")
     for _ in range(5):
         part(reader, 10, 10)
         reader.stat(KEY)
         reader.read(TIMESTAMP, limit=10)
+        reader.read("metadata/1.empty.json", limit=10)
         with pytest.raises(NotFound):
             reader.read("metadata/2.root.json", limit=10)
     assert server.connections == 1
@@ -240,6 +243,7 @@ def test_the_time_that_the_caller_takes_is_not_the_servers_fault(server: FaultyS
     with HttpReader(server.url, options, clock=clock) as reader, reader.stream(KEY) as blocks:
         for _ in blocks:
             clock.advance(timedelta(hours=1))
+    assert len(server.received) == 1
 
 
 def test_a_server_that_says_nothing_is_given_up(server: FaultyServer, reader: HttpReader) -> None:
@@ -247,6 +251,18 @@ def test_a_server_that_says_nothing_is_given_up(server: FaultyServer, reader: Ht
     with pytest.raises(Unavailable, match="sent nothing"):
         reader.read(TIMESTAMP, limit=10)
     assert len(server.received) == 4
+
+
+@pytest.mark.parametrize("fault", [Hang(), Hang(after=10), Trickle(pause=0.05)])
+def test_the_deadline_holds_in_real_time_while_nothing_comes(server: FaultyServer, fault: Fault) -> None:
+    server.fault(fault, times=None)
+    clock = SystemClock()
+    began = clock.monotonic()
+    with HttpReader(server.url, HttpOptions(deadline=0.4)) as reader:
+        with pytest.raises(Unavailable):
+            reader.read(KEY, limit=1_000_000)
+        assert len(server.received) == 1
+    assert clock.monotonic() - began < 10  # half of the time that silence alone may last
 
 
 def test_a_server_that_falls_silent_in_the_middle_is_asked_again(server: FaultyServer, reader: HttpReader) -> None:
