@@ -52,7 +52,7 @@ from instar.trust.layout import (
 from instar.trust.signing import sign_role
 from instar.trust.tree import RoleTree
 
-__all__ = ["MAX_DIRECT_MANIFESTS", "Authority", "Lifetimes", "Renewal", "RoleSet"]
+__all__ = ["MAX_DIRECT_MANIFESTS", "NO_FLOOR", "Authority", "Lifetimes", "Renewal", "RoleSet"]
 
 MAX_DIRECT_MANIFESTS: Final = 256
 """Manifests that a product's role lists itself, at up to 1 kB each. Beyond, they go into hash bins, so that what a
@@ -64,6 +64,10 @@ _BIN_BITS: Final = 8
 
 _RENEW_FRACTION: Final = 3
 """What has less than a third of its lifetime left is renewed: a missed run or two of the publisher do no harm."""
+
+NO_FLOOR: Final = "0.dev0"
+"""A floor below every version (PEP 440 has none lower). A product with hash bins says it aloud: a search for a floor
+that is not there would end in a bin, and every client would fetch that bin for nothing."""
 
 S = TypeVar("S", Root, Timestamp, Snapshot, Targets)
 
@@ -204,9 +208,10 @@ class RoleSet:
         return {path: _as_target(found[path]) for path in sorted(found)}
 
     def floor(self, product: str) -> str | None:
-        """Give the lowest version that may run, as the owner signed it, or None."""
+        """Give the lowest version that may run, as the owner signed it, or None where any may."""
         target = self.target(floor_path(product))
-        return None if target is None else str(target.custom["floor"])
+        floor = NO_FLOOR if target is None else str(target.custom["floor"])
+        return None if floor == NO_FLOOR else floor
 
     def expiries(self) -> dict[str, datetime]:
         """Give when each role's signature ends. Reads every role.
@@ -285,10 +290,11 @@ class RoleSet:
             Misconfigured, Untrusted, Unavailable: as for :meth:`set_target`.
 
         """
-        if version is None:
+        if version is None and not self._tree.bins(self._tree.product(product)):
             self.remove_target(floor_path(product))
         else:
-            self.set_target(floor_path(product), size=0, digest=Digest.of(b""), custom={"floor": version})
+            custom = {"floor": version or NO_FLOOR}
+            self.set_target(floor_path(product), size=0, digest=Digest.of(b""), custom=custom)
 
     def set_keys(self, authority: Authority, keys: Sequence[Key], *, threshold: int = 1) -> None:
         """Say who signs for an authority from now on; every role of theirs will be signed again.
@@ -446,6 +452,8 @@ class RoleSet:
             self._changed.add(name)
         for path in [path for path in role.targets if path.endswith(MANIFEST_SUFFIX)]:
             self._tree.role(self._tree.role_for(path)).targets[path] = role.targets.pop(path)
+        if floor_path(product) not in role.targets:
+            self.set_floor(product, None)
 
     def _lifetime(self, name: str) -> timedelta:
         lifetimes = {

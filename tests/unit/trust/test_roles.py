@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from instar.errors import Misconfigured, NotFound, Unavailable, Untrusted
 from instar.model.digest import Digest
+from instar.model.version import Version
 from instar.testing.clock import FakeClock
 from instar.testing.repository import TwinRepository, make_key, restore, saved
 from instar.trust.layout import channels_path, manifest_path, taken_versions
@@ -197,14 +198,27 @@ def test_a_product_with_many_releases_moves_into_bins_and_old_clients_find_every
     files = roles.changes(NOW, [twin.owner, twin.online])
     assert len(files) == 3  # its bin, snapshot, timestamp
 
-    # The bins' keys follow the owner's.
+    # The bins' keys follow the owner's. In one step here: each bin is read by the keys that signed it.
     fresh = make_key()
-    with twin.edit(twin.owner, twin.online, fresh) as roles:
-        roles.set_keys(Authority.OWNER, [twin.owner.public_key, fresh.public_key])
     with twin.edit(twin.owner, twin.online, fresh) as roles:
         roles.set_keys(Authority.OWNER, [fresh.public_key])
     trusted.refresh()
     assert all(trusted.target(path) is not None for path in paths[::16])
+
+
+def test_with_bins_a_check_for_the_security_floor_fetches_no_bin(twin: TwinRepository, tmp_path: Path) -> None:
+    with twin.edit() as roles:
+        for number in range(MAX_DIRECT_MANIFESTS + 1):
+            roles.set_target(manifest_path("app", "any", number), size=1, digest=ONE)
+    for floor in (None, "1.5", None):
+        with twin.edit() as roles:
+            roles.set_floor("app", floor)
+        assert twin.load().floor("app") == floor
+        trusted = on_device(twin, tmp_path)
+        found = trusted.target("app/security-floor")
+        assert found is not None
+        assert (Version(found.custom["floor"]) > Version("0a0.dev0")) is (floor is not None)
+    assert not list(tmp_path.glob("*bins*"))
 
 
 # Keys
@@ -348,6 +362,19 @@ def test_a_publisher_signs_nothing_that_a_stranger_put_into_the_storage(twin: Tw
     twin.forge(role, change, signers=[make_key()])
     with pytest.raises(Untrusted, match=role):
         twin.load().expiries()
+
+
+def test_a_root_that_its_own_keys_did_not_sign_is_not_followed(twin: TwinRepository) -> None:
+    new = make_key()
+
+    def replace_key(root: Any) -> None:
+        root.version += 1
+        root.add_key(new.public_key, "root")
+        root.revoke_key(twin.owner.public_key.keyid, "root")
+
+    twin.forge("root", replace_key, signers=[twin.owner])
+    with pytest.raises(Untrusted, match="root"):
+        twin.load()
 
 
 def test_another_version_under_a_name_is_not_taken(twin: TwinRepository) -> None:

@@ -1,13 +1,14 @@
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from instar.errors import Expired, InstallFailed, Misconfigured, NotFound, Unavailable, Untrusted
 from instar.model.digest import Digest
 from instar.testing.clock import FakeClock
-from instar.testing.repository import TwinRepository
+from instar.testing.repository import TwinRepository, current_key
 from instar.trust.layout import MAX_SNAPSHOT, MAX_TIMESTAMP, Fetch, role_bound
 from instar.trust.roles import Authority, Lifetimes
 from instar.trust.verify import TrustedMetadata
@@ -217,6 +218,23 @@ def test_a_missing_file_is_named(twin: TwinRepository, tmp_path: Path) -> None:
         device(twin, tmp_path).refresh()
 
 
+def test_a_repository_without_consistent_snapshots_is_read_by_plain_names(twin: TwinRepository, tmp_path: Path) -> None:
+    """instar makes none, but another publisher's tool may."""
+
+    def be_plain(root: Any) -> None:
+        root.version += 1
+        root.consistent_snapshot = False
+
+    twin.forge("root", be_plain, signers=[twin.owner])
+    for role in ("snapshot", "targets", "app"):
+        twin.storage.write(f"metadata/{role}.json", twin.fetch(current_key(twin.storage, role), 100_000))
+    trusted = device(twin, tmp_path)
+    trusted.refresh()
+    found = trusted.target(MANIFEST)
+    assert found is not None
+    assert found.key == f"targets/{MANIFEST}"
+
+
 # Time
 
 
@@ -302,6 +320,15 @@ def test_a_role_that_expired_is_judged_when_it_is_needed(tmp_path: Path) -> None
         trusted.target("app/channels.json")
 
 
+def test_a_clock_in_1970_learns_from_the_newest_timestamp_that_a_role_is_over(tmp_path: Path) -> None:
+    twin = TwinRepository(now=NOW, lifetimes=Lifetimes(targets=timedelta(days=5)))
+    with twin.edit(twin.online, now=NOW + timedelta(days=6)) as roles:
+        roles.renew(NOW + timedelta(days=6), [twin.online])
+    with pytest.raises(Expired, match="targets") as caught:
+        device(twin, tmp_path, clock=FakeClock(datetime(1970, 1, 1, tzinfo=UTC))).refresh()
+    assert caught.value.since == NOW + timedelta(days=5)
+
+
 def test_noted_times_that_would_end_updates_are_not_believed(twin: TwinRepository, tmp_path: Path) -> None:
     trusted = device(twin, tmp_path)
     trusted.refresh()
@@ -320,12 +347,10 @@ def test_noted_times_never_go_back(twin: TwinRepository, tmp_path: Path) -> None
 
 
 def test_new_online_keys_end_a_time_that_a_thief_signed(twin: TwinRepository, tmp_path: Path) -> None:
-    def run_ahead(timestamp: object) -> None:
-        timestamp.version += 1  # type: ignore[attr-defined]
-        timestamp.expires = NOW + timedelta(days=300)  # type: ignore[attr-defined]
-        timestamp.unrecognized_fields["x-instar-signed-at"] = (  # type: ignore[attr-defined]
-            NOW + timedelta(days=25)
-        ).strftime("%Y-%m-%dT%H:%M:%SZ")
+    def run_ahead(timestamp: Any) -> None:
+        timestamp.version += 1
+        timestamp.expires = NOW + timedelta(days=300)
+        timestamp.unrecognized_fields["x-instar-signed-at"] = (NOW + timedelta(days=25)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     honest = twin.fetch("metadata/timestamp.json", MAX_TIMESTAMP)
     twin.forge("timestamp", run_ahead, signers=[twin.online])
@@ -360,9 +385,9 @@ def test_signed_lengths_cannot_raise_the_bounds(twin: TwinRepository, tmp_path: 
         limits[key] = limit
         return twin.fetch(key, limit)
 
-    def enlarge(timestamp: object) -> None:
-        timestamp.version += 1  # type: ignore[attr-defined]
-        timestamp.snapshot_meta.length = 1 << 40  # type: ignore[attr-defined]
+    def enlarge(timestamp: Any) -> None:
+        timestamp.version += 1
+        timestamp.snapshot_meta.length = 1 << 40
 
     twin.forge("timestamp", enlarge, signers=[twin.online])
     with pytest.raises(Untrusted):
