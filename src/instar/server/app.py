@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator
 from typing import Final
 from urllib.parse import quote
 
@@ -113,15 +112,15 @@ class _Content(Response):
         with contextlib.ExitStack() as stack:
             part = self._part
             blocks = stack.enter_context(self._storage.stream(self._key, start=part.start, length=part.length))
+            left = part.length
             # An error now can no longer be said; raising it breaks the connection, so that nobody takes the part
             # that was sent for the whole.
-            while block := await run_in_threadpool(_next_block, blocks):
-                await send({"type": "http.response.body", "body": block, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def _next_block(blocks: Iterator[bytes]) -> bytes:
-    return next(blocks, b"")
+            while left > 0:
+                block = await run_in_threadpool(next, blocks)
+                left -= len(block)
+                await send({"type": "http.response.body", "body": block, "more_body": left > 0})
+        if part.length == 0:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _names_tag(header: str | None, tag: str) -> bool:

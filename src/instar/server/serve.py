@@ -24,6 +24,8 @@ from instar.storage import LocalStorage
 __all__ = ["Serving", "serve"]
 
 _MAX_PORT: Final = 65535
+# Addresses that mean every network, and where this machine itself reaches what listens there.
+_EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # compared, not bound
 
 # Seconds within which a server on this machine answers after it was started, on a machine under load.
 _START_TIMEOUT: Final = 30.0
@@ -39,7 +41,7 @@ class Serving:
     """A server that is up.
 
     Attributes:
-        url: its address, fit to be read from.
+        url: its address for this machine.
         port: the port that it listens on.
         stop: ends it; safe to call from any thread, and more than once.
 
@@ -106,7 +108,8 @@ async def _serve(root: Path, host: str, port: int, on_ready: Callable[[Serving],
 
     with _stopping_on_signals(loop, stop):
         if on_ready is not None:
-            shown = f"[{address}]" if ":" in address else address
+            reachable = _EVERYWHERE.get(address, address)
+            shown = f"[{reachable}]" if ":" in reachable else reachable
             on_ready(Serving(f"http://{shown}:{free_port}", free_port, stop))
         await running
     if not stopped:
@@ -164,7 +167,7 @@ def _reserved(host: str, port: int) -> Iterator[tuple[str, int]]:
 
 
 async def _wait_until_up(address: str, port: int, running: asyncio.Task[None]) -> None:
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104  # compared, not bound
+    reachable = _EVERYWHERE.get(address, address)
     try:
         async with asyncio.timeout(_START_TIMEOUT):
             while not running.done():

@@ -20,7 +20,7 @@ import pytest
 
 from instar.errors import Misconfigured
 from instar.server import Serving, serve
-from instar.storage import LocalStorage
+from instar.storage import HttpReader, LocalStorage
 
 PACK = f"packs/ab/{'ab' * 32}.pack"
 DATA = random.Random(5).randbytes(700_000)
@@ -232,6 +232,45 @@ def test_a_port_in_use_is_said(client: Client) -> None:
 def test_an_address_that_is_not_ours_is_said(tmp_path: Path, host: str, port: int) -> None:
     with pytest.raises(Misconfigured):
         serve(tmp_path, host, port)
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [
+        ("localhost", ("http://127.0.0.1:", "http://[::1]:")),
+        ("0.0.0.0", ("http://127.0.0.1:",)),  # noqa: S104  # every network of the test's machine, for a moment
+        ("::1", ("http://[::1]:",)),
+    ],
+)
+def test_the_address_that_is_told_can_be_read_from(tmp_path: Path, host: str, shown: tuple[str, ...]) -> None:
+    if host == "::1" and not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    LocalStorage(tmp_path).write("metadata/1.root.json", b"{}")
+
+    def read(serving: Serving) -> None:
+        told.append(serving.url)
+        thread = threading.Thread(target=read_and_stop, args=(serving,))
+        thread.start()
+
+    def read_and_stop(serving: Serving) -> None:
+        try:
+            with HttpReader(serving.url) as reader:
+                told.append(reader.read("metadata/1.root.json", limit=10).decode())
+        finally:
+            serving.stop()
+
+    told: list[str] = []
+    serve(tmp_path, host, 0, read)
+    assert told[0].startswith(shown)
+    assert told[1] == "{}"
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:

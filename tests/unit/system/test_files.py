@@ -101,3 +101,18 @@ def test_blocks_add_up(tmp_path: Path) -> None:
     path.write_bytes(os.urandom(2_500_000))
     with path.open("rb") as file:
         assert b"".join(iterate_blocks(file)) == path.read_bytes()
+
+
+def test_a_folder_is_made_with_those_above_it_and_may_exist(tmp_path: Path) -> None:
+    files.make_folder(tmp_path / "a" / "b" / "c")
+    files.make_folder(tmp_path / "a" / "b" / "c")
+    assert (tmp_path / "a" / "b" / "c").is_dir()
+
+
+def test_a_file_where_a_folder_should_be_stays(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    with pytest.raises(OSError, match="a"):
+        files.make_folder(tmp_path / "a" / "b")
+    with pytest.raises(FileExistsError):
+        files.make_folder(tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == b"x"
