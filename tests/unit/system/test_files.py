@@ -7,6 +7,7 @@ from instar.system.files import (
     clone_file,
     create_file,
     iterate_blocks,
+    make_folder,
     move,
     read_bounded,
     remove_tree,
@@ -104,15 +105,15 @@ def test_blocks_add_up(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_made_with_those_above_it_and_may_exist(tmp_path: Path) -> None:
-    files.make_folder(tmp_path / "a" / "b" / "c")
-    files.make_folder(tmp_path / "a" / "b" / "c")
+    make_folder(tmp_path / "a" / "b" / "c")
+    make_folder(tmp_path / "a" / "b" / "c")
     assert (tmp_path / "a" / "b" / "c").is_dir()
 
 
 def test_a_file_where_a_folder_should_be_stays(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x")
     with pytest.raises(OSError, match="a"):
-        files.make_folder(tmp_path / "a" / "b")
+        make_folder(tmp_path / "a" / "b")
     with pytest.raises(FileExistsError):
-        files.make_folder(tmp_path / "a")
+        make_folder(tmp_path / "a")
     assert (tmp_path / "a").read_bytes() == b"x"
