@@ -228,8 +228,8 @@ class TrustedMetadata:
             history.unlink()
         files.make_folder(history)
         for path in (*self._folder.iterdir(), *history.iterdir()):
-            # "tmp" is how tuf's temporary files begin; one is left when the process dies while it writes.
-            leftover = path.name.startswith("tmp") and not path.name.endswith(".json")
+            # How tuf's temporary files begin and ours end; one is left when the process dies while it writes.
+            leftover = path.suffix != ".json" and (path.name.startswith("tmp") or path.suffix == ".tmp")
             if path == history or path == self._folder / _TIME_RECORD:
                 continue
             if leftover or not path.is_file() or path.stat().st_size > role_bound(role_of(path.name)):
