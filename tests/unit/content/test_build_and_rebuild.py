@@ -332,7 +332,7 @@ def test_any_tree_becomes_any_other_byte_for_byte(
     tmp_path_factory: pytest.TempPathFactory,
     versions: list[dict[str, bytes]],
     effort: Effort,
-    skip: bool,  # noqa: FBT001  # drawn
+    skip: bool,  # drawn
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
     shelf = Shelf(folder)

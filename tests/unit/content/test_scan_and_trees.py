@@ -33,7 +33,7 @@ def test_a_folder_is_read_as_values(tmp_path: Path) -> None:
 
 def test_a_link_is_kept_even_when_its_target_has_detours(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"a")
-    os.symlink(".//a", tmp_path / "l")
+    (tmp_path / "l").symlink_to(".//a")
     assert scan_folder(tmp_path, platform=LINUX).links == (Link(TreePath("l"), "a"),)
 
 
@@ -78,7 +78,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
             listener.bind("socket")  # the full path may be longer than a socket's address can be
         finally:
             os.chdir(previous)
-        with pytest.raises(Misconfigured, match="pipe is neither.*; socket is neither"):
+        with pytest.raises(Misconfigured, match=r"pipe is neither.*; socket is neither"):
             scan_folder(tmp_path, platform=LINUX)
 
 
