@@ -18,6 +18,7 @@ from instar.model.manifest import Manifest
 from instar.model.names import Name, ProductName
 from instar.model.version import Version
 from instar.publish.channels import trim
+from instar.storage import Key, LocalStorage
 from instar.trust.keys import open_signer
 from instar.trust.layout import channels_path, manifest_path, target_key
 from instar.trust.roles import RoleSet
@@ -51,10 +52,12 @@ def measure(trees: list[Path], folder: Path, *, releases: int) -> dict[str, obje
 def _fill(publisher: Publisher, releases: int) -> None:
     repository = publisher.repository
 
-    def fetch(key: str, limit: int) -> bytes:  # noqa: ARG001 - the shape of Fetch; our own files need no bound
-        return (repository / key).read_bytes()
+    storage = LocalStorage(repository)
 
-    roles = RoleSet.load(fetch, root=fetch("metadata/1.root.json", 0))
+    def fetch(key: str, limit: int) -> bytes:
+        return storage.read(Key(key), limit=limit)
+
+    roles = RoleSet.load(fetch, root=(repository / "metadata" / "1.root.json").read_bytes())
     product, platform = ProductName(PRODUCT), Name(PLATFORM)
     versions = [Version(f"{n}.0.0") for n in range(releases)]
     for version in versions:

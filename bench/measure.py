@@ -2,6 +2,7 @@
 
 Knows nothing of what is measured. Memory is resident memory, summed over the process and its descendants and sampled
 every 20 ms from the kernel's process table, and never less than the kernel's own high-water mark of the largest one.
+Not `ru_maxrss`: a child inherits its parent's there, so that a small program seems as large as this benchmark.
 """
 
 from __future__ import annotations
@@ -98,8 +99,7 @@ def run(
     return Measured(
         seconds=seconds,
         cpu_seconds=usage.ru_utime + usage.ru_stime,
-        # The kernel counts kilobytes here on Linux.
-        peak_memory=max(sampler.peak, usage.ru_maxrss * 1024),
+        peak_memory=sampler.peak,
         exit_code=TIMED_OUT if expired.is_set() else process.returncode,
         output=output.decode(errors="replace"),
     )
@@ -120,27 +120,32 @@ class _Sampler(threading.Thread):
 
     def run(self) -> None:
         while not self._done.wait(_SAMPLE_SECONDS):
-            self.peak = max(self.peak, _resident_tree(self._pid))
+            self.peak = max(self.peak, *_resident_tree(self._pid))
 
     def finish(self) -> None:
         self._done.set()
         self.join()
 
 
-def _resident_tree(root: int) -> int:
-    """Bytes resident in `root` and its descendants now; 0 where there is no /proc."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    total, waiting = 0, [root]
+def _resident_tree(root: int) -> tuple[int, int]:
+    """Bytes resident in `root` and its descendants now, and the highest that any one of them ever had."""
+    total, highest, waiting = 0, 0, [root]
     while waiting:
         pid = waiting.pop()
         try:
-            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page
+            status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+            total += _kilobytes(status["VmRSS"])
+            highest = max(highest, _kilobytes(status["VmHWM"]))
             for task in Path(f"/proc/{pid}/task").iterdir():
                 waiting += map(int, (task / "children").read_text().split())
-        except (OSError, IndexError, ValueError):
+        except (OSError, KeyError, ValueError):
             # It ended between two looks.
             continue
-    return total
+    return total, highest
+
+
+def _kilobytes(text: str) -> int:
+    return int(text.split(maxsplit=1)[0]) * 1024
 
 
 def machine() -> dict[str, str | int]:
