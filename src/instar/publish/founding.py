@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from securesystemslib.signer import Signer
-
 from instar.errors import Misconfigured, NotFound
 from instar.publish.project import ROOT_FILE, WORK_FOLDER, Project, open_project
 from instar.publish.settings import FILE_NAME, Keys, Settings
@@ -23,7 +21,7 @@ from instar.storage.ports import Storage
 from instar.system import files
 from instar.system.clock import Clock, SystemClock
 from instar.trust import ceremony
-from instar.trust.keys import FILE_SCHEME, create_key, create_unencrypted_key, open_signer
+from instar.trust.keys import FILE_SCHEME, Signer, create_key, create_unencrypted_key, open_signer
 from instar.trust.layout import MAX_ROOT, METADATA, metadata_key
 from instar.trust.roles import Authority, RoleSet
 

@@ -8,13 +8,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from securesystemslib.signer import Signer
-
 from instar.errors import Misconfigured
 from instar.publish.project import Project
 from instar.publish.session import publishing
 from instar.system import files
-from instar.trust.keys import FILE_SCHEME, create_key, create_unencrypted_key, open_signer
+from instar.trust.keys import FILE_SCHEME, Signer, create_key, create_unencrypted_key, open_signer
 from instar.trust.roles import Authority
 
 __all__ = ["Refreshed", "refresh", "rotate"]
