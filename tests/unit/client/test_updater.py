@@ -304,6 +304,9 @@ def test_repair_downloads_only_what_is_damaged(device: Device) -> None:
     full = sum(pack.size for pack in device.releases.manifests["1.0"].packs)
     assert 0 < repaired.downloaded <= full
     assert instar.repair(device.config, reader=device.storage).problems == ()
+    (current / "readme").write_bytes(b"two")
+    assert 0 < instar.repair(device.config, reader=device.storage).downloaded < 50
+    assert device.tree == ONE
 
 
 def test_what_is_whole_needs_no_repository_to_be_seen_so(device: Device) -> None:
