@@ -68,6 +68,23 @@ def certify(tmp_path: Path) -> Callable[..., Certificate]:
             .not_valid_after(NOW + dt.timedelta(days=ends))
             .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))]), critical=False)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            # From Python 3.13 on, certificates are judged strictly by RFC 5280.
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
+            .add_extension(
+                x509.KeyUsage(
+                    digital_signature=True,
+                    key_cert_sign=True,
+                    crl_sign=True,
+                    content_commitment=False,
+                    key_encipherment=False,
+                    data_encipherment=False,
+                    key_agreement=False,
+                    encipher_only=False,
+                    decipher_only=False,
+                ),
+                critical=True,
+            )
             .sign(key, hashes.SHA256())
         )
         file = tmp_path / "certificate.pem"
