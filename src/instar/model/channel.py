@@ -1,4 +1,4 @@
-"""``channels.json``: which releases are offered to whom. Values, invariants and JSON; who signed it is not asked here."""
+"""``channels.json``: which releases are offered to whom. Values, invariants and JSON; not who signed it."""
 
 from __future__ import annotations
 
@@ -111,7 +111,9 @@ class Channels:
         try:
             document = json.loads(data)
             if document.get("format") != FORMAT:
-                msg = f"the channels file's format is {str(document.get('format'))[:40]!r}, this version reads {FORMAT!r}"
+                msg = (
+                    f"the channels file's format is {str(document.get('format'))[:40]!r}, this version reads {FORMAT!r}"
+                )
                 raise ValueError(msg)
             return cls(
                 product=ProductName(document["product"]),

@@ -49,7 +49,8 @@ def _check(pattern: str) -> None:
         # A pattern obeys the rules of the paths that it names, wild cards aside.
         TreePath("".join("x" if c in _WILD else c for c in plain))
     except ValueError as error:
-        msg = f"{pattern[:200]!r} cannot be a pattern of files to keep: it is absolute, leaves the app's folder or is no path"
+        shown = repr(pattern[:200])
+        msg = f"{shown} cannot be a pattern of files to keep: it is absolute, leaves the app's folder or is no path"
         raise ValueError(msg) from error
     if not plain.strip("*/"):
         msg = f"the pattern {pattern[:200]!r} would keep the whole old release"

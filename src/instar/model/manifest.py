@@ -52,6 +52,8 @@ MAX_PATCH_OUTPUT: Final = 256 << 20
 # Notes are shown in a dialogue, metadata in a list.
 MAX_NOTES: Final = 1 << 20
 MAX_META: Final = 64 << 10
+# More would hide the first ones from whoever reads the message.
+_PROBLEMS_NAMED: Final = 10
 
 
 def piece_key(digest: Digest, suffix: str) -> str:
@@ -176,8 +178,9 @@ class Manifest:
     def __post_init__(self) -> None:
         problems = [*self._tree_problems(), *self._piece_problems()]
         if problems:
-            more = f" (and {len(problems) - 10} more)" if len(problems) > 10 else ""
-            raise ValueError("; ".join(problems[:10]) + more)
+            unnamed = len(problems) - _PROBLEMS_NAMED
+            more = f" (and {unnamed} more)" if unnamed > 0 else ""
+            raise ValueError("; ".join(problems[:_PROBLEMS_NAMED]) + more)
 
     def _tree_problems(self) -> list[str]:
         problems = []
@@ -234,7 +237,7 @@ class Manifest:
 
     def _patch_is_sound(self, patch: Patch, file_size: int) -> bool:
         return (
-            0 <= patch.offset
+            patch.offset >= 0
             and 0 < patch.length <= MAX_PATCH_OUTPUT
             and patch.offset + patch.length <= file_size
             and bool(patch.base)

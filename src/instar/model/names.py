@@ -34,6 +34,7 @@ class Name(str):
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
+        """Check and keep it."""
         if not _NAME.fullmatch(text) or ".." in text:
             msg = (
                 f"{text[:80]!r} cannot be a name: use 1 to 64 lower-case letters, digits, '.', '_' or '-', "
@@ -54,6 +55,7 @@ class ProductName(Name):
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
+        """Check and keep it."""
         if text in _TOP_LEVEL_ROLES or _ROLE_SUFFIX.search(text):
             msg = f"{text!r} cannot be a product's name: instar uses it for one of its own roles"
             raise ValueError(msg)
@@ -72,6 +74,7 @@ class TreePath(str):
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
+        """Check and keep it."""
         if problem := _structural_problem(text):
             msg = f"{text[:200]!r} cannot be a path in a release: {problem}"
             raise ValueError(msg)
@@ -135,6 +138,11 @@ def check_link_target(path: TreePath, target: str) -> None:
         ups += 1
     rest = "/".join(parts[ups:])
     depth = path.count("/")
-    if ups > depth or (rest and _structural_problem(rest)) or not target or len(target.encode(errors="replace")) > _MAX_PATH:
+    if (
+        ups > depth
+        or (rest and _structural_problem(rest))
+        or not target
+        or len(target.encode(errors="replace")) > _MAX_PATH
+    ):
         msg = f"the link {str(path)!r} points to {target[:200]!r}, which is not inside the release"
         raise ValueError(msg)

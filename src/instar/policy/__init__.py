@@ -1,1 +1,1 @@
-"""Pure decisions, written once and asked by publisher, client and server. Clock, randomness and I/O come in as values."""
+"""Pure decisions, written once and asked by publisher, client and server. Clock and randomness come in as values."""
