@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from instar.model.names import Name, ProductName
 from instar.model.version import Version
@@ -43,7 +44,9 @@ def bundle(folder: Path, text: str = "one", *, lines: int = 50) -> Path:
     return folder
 
 
-def publish(project: Project, version: str, tree: Path | None = None, *, percent: float = 100.0, **options) -> Released:
+def publish(
+    project: Project, version: str, tree: Path | None = None, *, percent: float = 100.0, **options: Any
+) -> Released:
     tree = tree or bundle(project.folder.parent / f"bundle-{version}", version)
     channel = options.pop("channel", None)
     wanted = Wanted(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,7 +125,8 @@ def release(project: Project, folder: Path, wanted: Wanted, *, progress: OnProgr
             session.set_channels(channels)
             session.commit(signers, progress=progress)
         finally:
-            with local_disk(project.work):
+            # What cannot be removed now is removed by the next publication; it decides nothing.
+            with contextlib.suppress(OSError):
                 remove_tree(project.work)
     return Released(
         version=wanted.version,

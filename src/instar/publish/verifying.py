@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from instar.publish.contents import PackContents
 from instar.publish.history import OldRelease, json_of, read_release, split_path
 from instar.publish.project import Project
 from instar.publish.session import read_channels
-from instar.trust.layout import MANIFEST_SUFFIX, Target, floor_path
+from instar.trust.layout import MANIFEST_SUFFIX, MAX_ROOT, Target, floor_path, metadata_key
 from instar.trust.roles import RoleSet
 from instar.trust.verify import TrustedMetadata
 
@@ -94,6 +95,8 @@ class _Verification:
     def run(self) -> None:
         with self._noting("metadata"):
             self._as_device()
+        with self._noting("metadata"):
+            self._check_first_root()
         try:
             roles = self._project.roles()
         except InstarError as error:
@@ -120,6 +123,13 @@ class _Verification:
                 Path(folder), root=self._project.root, fetch=self._project.fetch, clock=self._project.clock
             )
             metadata.refresh()
+
+    def _check_first_root(self) -> None:
+        # Whoever has the root does not read it, so this is for people who fetch it to begin with.
+        version = json.loads(self._project.root)["signed"]["version"]
+        key = metadata_key("root", version)
+        if self._project.fetch(key, MAX_ROOT) != self._project.root:
+            self._note(key, "It is not the trusted root of this project.")
 
     def _check_floor(self, roles: RoleSet) -> None:
         product = self._project.settings.product

@@ -21,13 +21,28 @@ BETA = (Name("beta"), LINUX)
 NOTHING = Channels(ProductName("app"), NOW, {})
 
 
-def released(*versions: str, where=STABLE, channels=NOTHING, offer=Offer(), **options) -> Channels:  # noqa: B008
+def released(
+    *versions: str,
+    where: edit.Place = STABLE,
+    channels: Channels = NOTHING,
+    offer: Offer | None = None,
+    checkpoint: bool = False,
+    allow_older: bool = False,
+) -> Channels:
     for version in versions:
-        channels = edit.add_release(channels, where, Version(version), offer, now=NOW, **options)
+        channels = edit.add_release(
+            channels,
+            where,
+            Version(version),
+            offer or Offer(),
+            now=NOW,
+            checkpoint=checkpoint,
+            allow_older=allow_older,
+        )
     return channels
 
 
-def only(channels: Channels, version: str, where=STABLE) -> Entry:
+def only(channels: Channels, version: str, where: edit.Place = STABLE) -> Entry:
     return next(entry for entry in channels.of(*where) if entry.version == Version(version))
 
 
@@ -197,7 +212,15 @@ entries = st.builds(
     facts=st.dictionaries(st.sampled_from("ab"), st.sampled_from("xyz")),
     hours=st.integers(0, 3),
 )
-def test_no_device_loses_its_way_when_the_list_is_trimmed(rows, marks, device_id, at, passed, facts, hours) -> None:
+def test_no_device_loses_its_way_when_the_list_is_trimmed(
+    rows: list[Entry],
+    marks: set[int],
+    device_id: str,
+    at: int,
+    passed: int,
+    facts: dict[str, str],
+    hours: int,
+) -> None:
     checkpoint = 0
     listed = []
     for number, row in enumerate(rows):

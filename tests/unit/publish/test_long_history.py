@@ -1,5 +1,7 @@
 """What a repository with thousands of releases costs a device that looks, and a publisher who adds one more."""
 
+from pathlib import Path
+
 import pytest
 
 from instar.model.version import Version
@@ -14,13 +16,13 @@ PROMISED = 64 * 1024
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Project:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = in_memory(new_project(tmp_path_factory.mktemp("history") / "project"))
     fill(project, RELEASES)
     return project
 
 
-def test_a_check_that_finds_something_fetches_little(project, tmp_path) -> None:
+def test_a_check_that_finds_something_fetches_little(project: Project, tmp_path: Path) -> None:
     fetched: dict[str, int] = {}
 
     def fetch(key: str, limit: int) -> bytes:
@@ -47,7 +49,7 @@ def test_a_check_that_finds_something_fetches_little(project, tmp_path) -> None:
     assert sum(fetched.values()) < PROMISED, fetched
 
 
-def test_one_more_release_reads_only_what_it_needs(project) -> None:
+def test_one_more_release_reads_only_what_it_needs(project: Project) -> None:
     read = []
 
     class Counting(Project):
@@ -62,11 +64,11 @@ def test_one_more_release_reads_only_what_it_needs(project) -> None:
     assert len(read) < 60
 
 
-def test_the_list_still_names_every_release(project) -> None:
+def test_the_list_still_names_every_release(project: Project) -> None:
     assert len(list_releases(project).releases) >= RELEASES
 
 
-def test_what_a_clock_far_ahead_makes_due_is_due_for_all_bins(project) -> None:
+def test_what_a_clock_far_ahead_makes_due_is_due_for_all_bins(project: Project) -> None:
     roles = project.roles()
     assert len([name for name in roles.expiries() if "-bins-" in name]) == 256
     assert min(roles.expiries().values()) > project.clock.now() + days(1)

@@ -1,7 +1,8 @@
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from tests.support.projects import LINUX, bundle, new_project, publish, publish_many, snapshot_of, this_moment
 
 from instar.errors import Misconfigured
 from instar.model.channel import Channels
@@ -12,6 +13,7 @@ from instar.publish.session import read_channels
 from instar.publish.settings import Effort
 from instar.testing.clock import FakeClock
 from instar.trust.layout import manifest_path
+from tests.support.projects import LINUX, bundle, new_project, publish, publish_many, snapshot_of, this_moment
 
 
 @pytest.fixture
@@ -20,7 +22,7 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def project(tmp_path, clock) -> Project:
+def project(tmp_path: Path, clock: FakeClock) -> Project:
     return new_project(tmp_path / "project", clock)
 
 
@@ -28,7 +30,7 @@ def channels(project: Project) -> Channels:
     return read_channels(project, project.roles())
 
 
-def test_a_release_is_signed_offered_and_sound(project) -> None:
+def test_a_release_is_signed_offered_and_sound(project: Project) -> None:
     done = publish(project, "1.0", percent=25)
     assert (done.channel, done.percent, done.bases) == ("stable", 25, ())
     assert project.roles().target(manifest_path("app", LINUX, "1.0"))
@@ -37,7 +39,7 @@ def test_a_release_is_signed_offered_and_sound(project) -> None:
     assert (report.releases, report.problems) == (1, [])
 
 
-def test_the_next_release_builds_on_the_ones_before(project, tmp_path) -> None:
+def test_the_next_release_builds_on_the_ones_before(project: Project, tmp_path: Path) -> None:
     trees = [bundle(tmp_path / name, name, lines=20_000) for name in ("a", "b", "c")]
     publish(project, "1.0", trees[0])
     publish(project, "1.1", trees[1])
@@ -49,14 +51,14 @@ def test_the_next_release_builds_on_the_ones_before(project, tmp_path) -> None:
     assert (report.problems, report.unchecked, report.patches >= 3) == ([], 0, True)
 
 
-def test_as_many_bases_as_asked_for(project, tmp_path) -> None:
+def test_as_many_bases_as_asked_for(project: Project, tmp_path: Path) -> None:
     publish_many(project, "1.0", "1.1", "1.2", "1.3")
     assert publish(project, "1.4").bases == (Version("1.3"), Version("1.2"), Version("1.1"))
     assert publish(project, "1.5", base_releases=1).bases == (Version("1.4"),)
     assert publish(project, "1.6", base_releases=0).bases == ()
 
 
-def test_large_manifests_are_published_as_differences_too(project, tmp_path) -> None:
+def test_large_manifests_are_published_as_differences_too(project: Project, tmp_path: Path) -> None:
     for name in ("a", "b"):
         tree = bundle(tmp_path / name, name)
         for number in range(300):
@@ -67,7 +69,7 @@ def test_large_manifests_are_published_as_differences_too(project, tmp_path) -> 
     assert verify_repository(project).deltas == 1
 
 
-def test_the_same_version_for_another_platform_is_another_release(project) -> None:
+def test_the_same_version_for_another_platform_is_another_release(project: Project) -> None:
     publish(project, "1.0")
     publish(project, "1.0", bundle(project.folder.parent / "bundle-1.0", "1.0"), platform=Name("macos-arm64"))
     assert [str(row.platform) for row in list_releases(project).releases] == ["linux-x86_64", "macos-arm64"]
@@ -75,13 +77,13 @@ def test_the_same_version_for_another_platform_is_another_release(project) -> No
     assert [(d.files, d.row.offered[0].state) for d in details] == [(3, "offered")]
 
 
-def test_notes_and_metadata_travel_with_the_release(project) -> None:
+def test_notes_and_metadata_travel_with_the_release(project: Project) -> None:
     publish(project, "1.0", notes="What is new: ☃\n", meta={"commit": "abc"})
     details = show_release(project, Version("1.0"))[0]
     assert (details.notes, dict(details.meta)) == ("What is new: ☃\n", {"commit": "abc"})
 
 
-def test_showing_what_does_not_exist_says_so(project) -> None:
+def test_showing_what_does_not_exist_says_so(project: Project) -> None:
     with pytest.raises(Misconfigured, match=r"no release 9\.0"):
         show_release(project, Version("9.0"))
 
@@ -90,39 +92,39 @@ class TestRefused:
     """Whatever is refused is refused before anything is written."""
 
     @pytest.fixture(autouse=True)
-    def _unchanged(self, project):
+    def _unchanged(self, project: Project) -> Iterator[None]:
         publish_many(project, "1.0", "1.1")
         before = snapshot_of(project.storage.root)
         yield
         assert snapshot_of(project.storage.root) == before
         assert not project.work.exists()
 
-    def test_a_version_that_exists(self, project) -> None:
+    def test_a_version_that_exists(self, project: Project) -> None:
         with pytest.raises(Misconfigured, match=r"1\.1 for linux-x86_64 exists already"):
             publish(project, "1.1")
 
-    def test_an_older_version_than_the_newest(self, project) -> None:
+    def test_an_older_version_than_the_newest(self, project: Project) -> None:
         with pytest.raises(Misconfigured, match="--allow-older"):
             publish(project, "1.0.5")
 
-    def test_an_empty_folder(self, project, tmp_path) -> None:
+    def test_an_empty_folder(self, project: Project, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
         with pytest.raises(Misconfigured, match="holds no files"):
             publish(project, "1.2", tmp_path / "empty")
 
-    def test_a_folder_that_is_not_there(self, project, tmp_path) -> None:
+    def test_a_folder_that_is_not_there(self, project: Project, tmp_path: Path) -> None:
         with pytest.raises(Misconfigured, match="cannot be read"):
             publish(project, "1.2", tmp_path / "nowhere")
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-    def test_a_folder_that_cannot_be_read(self, project, tmp_path) -> None:
+    def test_a_folder_that_cannot_be_read(self, project: Project, tmp_path: Path) -> None:
         tree = bundle(tmp_path / "t")
         (tree / "lib").chmod(0)
         with pytest.raises(Misconfigured):
             publish(project, "1.2", tree)
         (tree / "lib").chmod(0o755)
 
-    def test_the_project_itself(self, project) -> None:
+    def test_the_project_itself(self, project: Project) -> None:
         with pytest.raises(Misconfigured, match="holds this project itself"):
             publish(project, "1.2", project.folder.parent)
 
@@ -135,37 +137,39 @@ class TestRefused:
             ("nul.txt", "linux-x86_64"),
         ],
     )
-    def test_a_name_that_the_platform_cannot_have(self, project, tmp_path, name, platform) -> None:
+    def test_a_name_that_the_platform_cannot_have(
+        self, project: Project, tmp_path: Path, name: str, platform: str
+    ) -> None:
         tree = bundle(tmp_path / "t")
         (tree / name).write_text("x")
         with pytest.raises(Misconfigured):
             publish(project, "1.2", tree, platform=Name(platform))
 
-    def test_names_that_differ_only_in_case(self, project, tmp_path) -> None:
+    def test_names_that_differ_only_in_case(self, project: Project, tmp_path: Path) -> None:
         tree = bundle(tmp_path / "t")
         (tree / "LIB").mkdir()
         (tree / "LIB" / "x").write_text("x")
         with pytest.raises(Misconfigured):
             publish(project, "1.2", tree)
 
-    def test_a_link_that_leads_out(self, project, tmp_path) -> None:
+    def test_a_link_that_leads_out(self, project: Project, tmp_path: Path) -> None:
         tree = bundle(tmp_path / "t")
         (tree / "link").symlink_to("/etc/passwd")
         with pytest.raises(Misconfigured, match="link"):
             publish(project, "1.2", tree)
 
     @pytest.mark.parametrize("percent", [-1, 100.5, float("nan")])
-    def test_a_percentage_that_is_none(self, project, percent) -> None:
+    def test_a_percentage_that_is_none(self, project: Project, percent: float) -> None:
         with pytest.raises(Misconfigured, match="between 0 and 100"):
             publish(project, "1.2", percent=percent)
 
-    def test_notes_and_metadata_that_are_too_long(self, project) -> None:
+    def test_notes_and_metadata_that_are_too_long(self, project: Project) -> None:
         with pytest.raises(Misconfigured, match="notes are longer"):
             publish(project, "1.2", notes="x" * (2 << 20))
         with pytest.raises(Misconfigured, match="metadata is longer"):
             publish(project, "1.2", meta={"a": "x" * (1 << 20)})
 
-    def test_a_missing_key(self, project) -> None:
+    def test_a_missing_key(self, project: Project) -> None:
         key = project.folder / "keys" / "owner.pem"
         saved = key.read_bytes()
         key.unlink()
@@ -173,7 +177,7 @@ class TestRefused:
             publish(project, "1.2")
         key.write_bytes(saved)
 
-    def test_another_repositorys_key(self, project, tmp_path) -> None:
+    def test_another_repositorys_key(self, project: Project, tmp_path: Path) -> None:
         other = new_project(tmp_path / "other")
         key = project.folder / "keys" / "owner.pem"
         saved = key.read_bytes()
@@ -183,11 +187,11 @@ class TestRefused:
         key.write_bytes(saved)
 
 
-def test_a_file_that_vanishes_while_it_is_packed_stops_the_release(project, tmp_path) -> None:
+def test_a_file_that_vanishes_while_it_is_packed_stops_the_release(project: Project, tmp_path: Path) -> None:
     tree = bundle(tmp_path / "t")
     before = snapshot_of(project.storage.root)
 
-    def meddle(progress) -> None:
+    def meddle(progress: object) -> None:
         (tree / "lib" / "changed.txt").write_text("something else, of another length")
 
     with pytest.raises(Misconfigured):

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from instar.errors import Misconfigured
@@ -50,12 +52,12 @@ def test_what_is_wrong_is_refused_by_name(text: str, said: str) -> None:
         parse_settings(text.encode())
 
 
-def test_a_folder_without_the_file_says_what_to_do(tmp_path) -> None:
+def test_a_folder_without_the_file_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match=r"There is no instar\.toml .* `instar init`"):
         read_settings(tmp_path)
 
 
-def test_a_file_that_is_wrong_is_named_with_the_reason(tmp_path) -> None:
+def test_a_file_that_is_wrong_is_named_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "instar.toml").write_text('product = "app"\nx = 1')
     with pytest.raises(Misconfigured, match=r"instar\.toml: 'x' is not known here"):
         read_settings(tmp_path)
