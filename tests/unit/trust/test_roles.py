@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from securesystemslib.signer import CryptoSigner
 
 from instar.errors import Misconfigured, NotFound, Unavailable, Untrusted
 from instar.model.digest import Digest
@@ -262,6 +263,26 @@ def test_a_new_root_is_signed_by_the_old_keys_and_the_new(twin: TwinRepository) 
     assert {each["keyid"] for each in signatures} == {twin.owner.public_key.keyid, new.public_key.keyid}
 
 
+def test_keys_of_every_common_kind_sign_and_are_believed(tmp_path: Path) -> None:
+    """Key services rarely have Ed25519."""
+    owner = [CryptoSigner.generate_rsa(size=2048), CryptoSigner.generate_ecdsa(), CryptoSigner.generate_ed25519()]
+    online = CryptoSigner.generate_ecdsa(scheme="ecdsa-sha2-nistp384")
+    roles = RoleSet.create([key.public_key for key in owner], [online.public_key], owner_threshold=3)
+    roles.add_product("app")
+    roles.set_target(channels_path("app"), size=1, digest=ONE)
+    files = dict(roles.changes(NOW, [*owner, online]))
+
+    def fetch(key: str, limit: int) -> bytes:
+        if key not in files:
+            raise NotFound(f"{key} {limit}")
+        return files[key]
+
+    trusted = TrustedMetadata(tmp_path, root=files["metadata/1.root.json"], fetch=fetch, clock=FakeClock(NOW))
+    trusted.refresh()
+    assert trusted.target(channels_path("app")) is not None
+    assert RoleSet.load(fetch, root=files["metadata/1.root.json"]).products == ("app",)
+
+
 def test_a_threshold_wants_as_many_different_keys() -> None:
     owners, online = [make_key() for _ in range(3)], make_key()
     roles = RoleSet.create([key.public_key for key in owners], [online.public_key], owner_threshold=2)
@@ -322,6 +343,7 @@ def test_what_has_expired_can_still_be_loaded_and_renewed(tmp_path: Path) -> Non
     on_device(twin, tmp_path)
 
 
+@settings(max_examples=25)
 @given(st.dictionaries(st.text(max_size=8), st.integers() | st.text(max_size=8) | st.lists(st.booleans(), max_size=3)))
 def test_what_is_said_about_a_target_comes_through_signing(custom: dict[str, Any]) -> None:
     twin = TwinRepository(now=NOW)
@@ -389,6 +411,26 @@ def test_another_type_under_a_name_is_not_taken(twin: TwinRepository) -> None:
     twin.storage.write("metadata/1.snapshot.json", twin.fetch("metadata/timestamp.json", 10_000))
     with pytest.raises(Untrusted, match="type timestamp"):
         twin.load()
+
+
+def test_a_repository_of_another_tool_is_not_taken_over(twin: TwinRepository) -> None:
+    def drop(targets: Any) -> None:
+        targets.version += 1
+        targets.delegations = None
+
+    twin.forge("targets", drop, signers=[twin.owner], link=True)
+    with pytest.raises(Misconfigured, match="does not delegate"):
+        _ = twin.load().products
+
+
+def test_a_role_that_the_snapshot_hides_is_not_made_anew(twin: TwinRepository) -> None:
+    def hide(snapshot: Any) -> None:
+        snapshot.version += 1
+        del snapshot.meta["app.json"]
+
+    twin.forge("snapshot", hide, signers=[twin.online], link=True)
+    with pytest.raises(Untrusted, match="does not name the role app"):
+        twin.load().set_target(MANIFEST, size=1, digest=ONE)
 
 
 def test_no_repository_yet_is_not_found(twin: TwinRepository) -> None:

@@ -91,6 +91,23 @@ def test_what_changed_is_seen_by_the_next_refresh_of_the_same_object(twin: TwinR
     assert found.digest == Digest.of(b"new")
 
 
+@pytest.mark.parametrize("field", ["hashes", "custom"])
+def test_a_signed_entry_that_instar_cannot_use_is_untrusted(twin: TwinRepository, tmp_path: Path, field: str) -> None:
+    def change(targets: Any) -> None:
+        targets.version += 1
+        entry = targets.targets[MANIFEST]
+        if field == "hashes":
+            entry.hashes = {"sha512": "0" * 128}
+        else:
+            entry.unrecognized_fields["custom"] = ["no", "object"]
+
+    twin.forge("app", change, signers=[twin.owner], link=True)
+    trusted = device(twin, tmp_path)
+    trusted.refresh()
+    with pytest.raises(Untrusted, match="none that instar understands"):
+        trusted.target(MANIFEST)
+
+
 def test_nothing_can_be_asked_before_something_is_believed(twin: TwinRepository, tmp_path: Path) -> None:
     trusted = device(twin, tmp_path)
     with pytest.raises(RuntimeError):
