@@ -1,7 +1,9 @@
 """A release's tree from pieces: downloads, and the content of trees that are here already.
 
-Nothing on the disk is believed: content is hashed as it is read, and every file again as it is written.
-Making the tree durable and switching to it is the business of ``instar.install``.
+Nothing on the disk is believed. A file that is copied or made by a patch is hashed as it is written, and is what was
+signed or is not used; so nothing more is asked of its base (only when the result is wrong, to find out whose fault it
+is). A chunk that is taken out of an old file is hashed before. Making the tree durable and switching to it is the
+business of ``instar.install``.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from instar.policy.route import (
     plan_route,
 )
 from instar.storage.ports import Reader
-from instar.system.files import COPY_BLOCK, create_file, remove_tree
+from instar.system.files import COPY_BLOCK, create_file, iterate_blocks, remove_tree
 
 __all__ = ["BaseChanged", "Source", "make_tree", "rebuild", "take_inventory"]
 
@@ -118,7 +120,7 @@ def rebuild(
         work.make_folders()
         with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), thread_name_prefix="instar-rebuild") as pool:
             try:
-                futures = [pool.submit(work.make_file, step) for step in sorted(plan.steps, key=_order)]
+                futures = [pool.submit(work.make_files, batch) for batch in _batches(sorted(plan.steps, key=_order))]
                 for future in futures:
                     future.result()
             except BaseException:
@@ -168,6 +170,18 @@ def _order(step: Step) -> tuple[int, int, int]:
     return (1, first.frame, first.offset)
 
 
+def _batches(steps: Sequence[Step]) -> Iterator[list[Step]]:
+    """Put small files together: handing work to a thread costs about as much as making one."""
+    batch: list[Step] = []
+    for step in steps:
+        batch.append(step)
+        if sum(step.file.size for step in batch) >= COPY_BLOCK:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
 class _Watch:
     """Progress, and the wish to stop, for all threads."""
 
@@ -211,7 +225,6 @@ class _Work:
         self._destination = destination
         self._memory = MemoryBudget(_MEMORY)
         self._frames = _Frames(plan.manifest, downloads)
-        self._judged = _Judged()
 
     def make_folders(self) -> None:
         manifest = self._plan.manifest
@@ -228,8 +241,12 @@ class _Work:
         for link in self._plan.manifest.links:
             self._destination.joinpath(link.path).symlink_to(link.target)
 
-    def make_file(self, step: Step) -> None:
-        """Make one file; what it builds on that turns out to be changed is noted in ``changed``."""
+    def make_files(self, steps: Sequence[Step]) -> None:
+        """Make files; what they build on that turns out to be changed is noted in ``changed``."""
+        for step in steps:
+            self._make_file(step)
+
+    def _make_file(self, step: Step) -> None:
         self.watch.check()
         target = self._destination.joinpath(step.file.path)
         with self._memory.hold(_need(step)):
@@ -242,19 +259,40 @@ class _Work:
 
     def _write(self, step: Step, file: IO[bytes]) -> None:
         digest = hashlib.sha256()
+        try:
+            for segment in step.segments:
+                for block in self._content(step, segment):
+                    digest.update(block)
+                    file.write(block)
+                    self.watch.report(len(block))
+                    self.watch.check()
+        except Untrusted:
+            self._blame_bases(step)
+            raise
+        if digest.digest() != step.file.digest.raw:
+            self._blame_bases(step)
+            msg = f"{step.file.path} does not come out as it was signed."
+            raise Untrusted(msg, hint="Nothing was changed; tell the publisher.")
+
+    def _blame_bases(self, step: Step) -> None:
+        """Raise ``BaseChanged`` if the old files that ``step`` builds on are not what they should be."""
+        expected: dict[Place, Digest] = {}
         for segment in step.segments:
-            for block in self._content(step, segment):
+            if isinstance(segment, FromPatch):
+                expected |= {place: base.file for base, place in zip(segment.patch.base, segment.bases, strict=True)}
+            elif isinstance(segment, FromOld) and len(step.segments) == 1:
+                expected[segment.place] = segment.digest
+        changed = {place for place, digest in expected.items() if self._digest_of_old(place) != digest}
+        if changed:
+            raise BaseChanged(frozenset(changed))
+
+    def _digest_of_old(self, place: Place) -> Digest:
+        digest = hashlib.sha256()
+        with self._open_old(place) as file:
+            for block in iterate_blocks(file):
                 digest.update(block)
-                file.write(block)
-                self.watch.report(len(block))
                 self.watch.check()
-        if digest.digest() == step.file.digest.raw:
-            return
-        # A whole file that is copied is verified only here.
-        if len(step.segments) == 1 and isinstance(step.segments[0], FromOld):
-            raise BaseChanged(frozenset({step.segments[0].place}))
-        msg = f"{step.file.path} does not come out as it was signed."
-        raise Untrusted(msg, hint="Nothing was changed; tell the publisher.")
+        return Digest(digest.digest())
 
     def _content(self, step: Step, segment: Segment) -> Iterator[bytes | memoryview]:
         match segment:
@@ -269,7 +307,7 @@ class _Work:
                 yield self._old_chunk(segment)
 
     def _old_file(self, segment: FromOld) -> Iterator[bytes]:
-        """Give a whole old file in blocks. Its digest is that of the new file, so the caller verifies it."""
+        """Give a whole old file in blocks. Its digest is that of the new file, so it is verified with that."""
         left = segment.length
         with self._open_old(segment.place) as file:
             while left > 0:
@@ -297,18 +335,8 @@ class _Work:
 
     def _base(self, part: Base, place: Place) -> bytes:
         with self._open_old(place) as file:
-            size = os.fstat(file.fileno()).st_size
-            if part.offset + part.length > size:
-                raise BaseChanged(frozenset({place}))
-            if part.length < size:
-                # A window of a file that may be large: it is hashed once, and the result has its own digest.
-                self._judged.check(place, file, part.file, self.watch)
-                file.seek(part.offset)
-                data = _read_exactly(file, part.length)
-            else:
-                data = _read_exactly(file, size)
-                if Digest.of(data) != part.file:
-                    raise BaseChanged(frozenset({place}))
+            file.seek(part.offset)
+            data = _read_exactly(file, part.length)
         if len(data) != part.length:
             raise BaseChanged(frozenset({place}))
         return data
@@ -354,27 +382,6 @@ class _Frames:
                 future.set_exception(error)
                 raise
         return future.result()
-
-
-class _Judged:
-    """Old files whose whole content was hashed, with the verdict."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._digests: dict[Place, Digest] = {}
-
-    def check(self, place: Place, file: IO[bytes], expected: Digest, watch: _Watch) -> None:
-        """Raise ``BaseChanged`` if the file at ``place`` has not the content ``expected``."""
-        with self._lock:
-            found = self._digests.get(place)
-            if found is None:
-                digest = hashlib.sha256()
-                while block := file.read(COPY_BLOCK):
-                    digest.update(block)
-                    watch.check()
-                found = self._digests[place] = Digest(digest.digest())
-        if found != expected:
-            raise BaseChanged(frozenset({place}))
 
 
 def _read_exactly(file: IO[bytes], length: int) -> bytes:
