@@ -4,7 +4,7 @@ Knows nothing of networks or signatures: it is handed a complete, verified tree.
 """
 
 from instar.install.installation import Installation
-from instar.install.outcomes import Action, StartReason, Started, Status, Switched
+from instar.install.outcomes import Action, Started, StartReason, Status, Switched
 from instar.install.record import Confirmation, Layout, Record
 from instar.install.state import Failure, Installed, Phase
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -202,7 +201,7 @@ def folder_inode(path: Path) -> int | None:
     """Give the file system's number of a folder, None where there is none. On Windows it is the file id."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         if not path.is_symlink() and path.is_dir():
-            return os.stat(path, follow_symlinks=False).st_ino
+            return path.lstat().st_ino
     return None
 
 

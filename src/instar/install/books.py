@@ -7,6 +7,7 @@ the disk can make up for it; errors of the disk pass through as ``OSError``.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -145,7 +146,7 @@ class Books:
         for path in paths:
             if path.suffix == ".json" and not path.name.startswith("."):
                 name = path.name.removesuffix(".json")
-                entry = _read(path, _MAX_RELEASE, lambda data, name=name: Entry.from_json(name, data))  # type: ignore[misc]
+                entry = _read(path, _MAX_RELEASE, functools.partial(Entry.from_json, name))
                 if entry is not None:
                     entries[name] = entry
         return entries

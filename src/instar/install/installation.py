@@ -410,7 +410,7 @@ class Installation:
             put_file(tree, TreePath(path), source, executable=executable, platform=self._worker.arrangement.platform)
 
     def replace_link(self, path: str, target: str) -> None:
-        """Put a symbolic link to ``target`` at ``path`` of the running tree, in one step. Raises as ``replace_file``."""
+        """Put a link to ``target`` at ``path`` of the running tree, in one step. Raises as ``replace_file``."""
         with self._repair() as tree:
             platform = self._worker.arrangement.platform
             put_link(tree, TreePath(path), target, scratch=self._worker.make_scratch("link"), platform=platform)

@@ -1,7 +1,7 @@
 """``journal.json``: the step that is being done. Written before it and removed after it, so that it can be finished.
 
-From the moment that the journal is on the disk the step is decided: whoever finds it goes on with it, and undoes it only
-where going on is impossible. The state that holds after the step is part of it, so that nothing has to be written
+From the moment that the journal is on the disk the step is decided: whoever finds it goes on with it, and undoes it
+only where going on is impossible. The state that holds after the step is part of it, so that nothing has to be written
 between selecting the tree and being done.
 """
 

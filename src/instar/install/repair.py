@@ -1,4 +1,4 @@
-"""Putting single entries of the running tree right, each in one step. Which are wrong, and what is right, others know."""
+"""Putting single entries of the running tree right, each in one step. Which are wrong, others know."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def remove_entry(tree: Path, path: str, *, keep: Keep, platform: Platform) -> bo
     if not entry.exists() and not entry.is_symlink():
         return False
     if entry.is_dir() and not entry.is_symlink() and keep:
-        for below in sorted(os.listdir(entry)):
+        for below in sorted(child.name for child in entry.iterdir()):
             remove_entry(tree, f"{path}/{below}", keep=keep, platform=platform)
-        if os.listdir(entry):
+        if any(entry.iterdir()):
             return False
     platform.remove_tree(entry)
     files.sync_folder(entry.parent)

@@ -103,10 +103,10 @@ class NativeApi(WindowsApi):
             flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS
             try:
                 escaping = flags | subprocess.CREATE_BREAKAWAY_FROM_JOB
-                subprocess.Popen(list(argv), cwd=folder, creationflags=escaping, close_fds=True)  # noqa: S603
+                subprocess.Popen(list(argv), cwd=folder, creationflags=escaping, close_fds=True)  # noqa: S603  # no shell
             except PermissionError:
                 # A job that does not let its processes go: stay in it and hope that it does not end with the app.
-                subprocess.Popen(list(argv), cwd=folder, creationflags=flags, close_fds=True)  # noqa: S603
+                subprocess.Popen(list(argv), cwd=folder, creationflags=flags, close_fds=True)  # noqa: S603  # no shell
         else:
             raise NotImplementedError
 
