@@ -88,12 +88,12 @@ def rotate(project: Project, authority: Authority, *, passphrase: str | None) ->
     path = project.folder / rest
     following = path.with_name(f"{path.stem}.next{path.suffix}")
     new = _successor(project, following, passphrase)
+    # Opened before it is replaced: from the last publication on, nobody knows it any more.
+    old = open_signer(uri, folder=project.folder, passphrase=project.passphrase)
     known = {key.keyid for key in project.roles().keys(authority)}
-    if known != {new.public_key.keyid}:
-        # Opened before it is replaced: from the last publication on, nobody knows it any more.
-        old = open_signer(uri, folder=project.folder, passphrase=project.passphrase)
-        for signers in ([old, new], [new]):
-            _hand_over(project, authority, signers, all_signers=[old, new])
+    if old.public_key.keyid in known:
+        _hand_over(project, authority, [old, new], replaced=old)
+    _hand_over(project, authority, [new], replaced=old)
     try:
         files.move(following, path)
     except OSError as error:
@@ -111,9 +111,11 @@ def _successor(project: Project, path: Path, passphrase: str | None) -> Signer:
     return open_signer(f"{FILE_SCHEME}:{path.absolute()}", folder=project.folder, passphrase=ask)
 
 
-def _hand_over(project: Project, authority: Authority, signers: list[Signer], *, all_signers: list[Signer]) -> None:
+def _hand_over(project: Project, authority: Authority, signers: list[Signer], *, replaced: Signer) -> None:
     other = Authority.ONLINE if authority is Authority.OWNER else Authority.OWNER
     with publishing(project) as session:
         others = project.open_signers(session.roles, [other])
-        session.roles.set_keys(authority, [signer.public_key for signer in signers])
-        session.commit([*all_signers, *others])
+        keys = [signer.public_key for signer in signers]
+        session.roles.set_keys(authority, keys, replacing=[replaced.public_key])
+        # Whoever was there before signs too: a client may have the root before, or the one after.
+        session.commit([*{id(signer): signer for signer in (replaced, *signers)}.values(), *others])

@@ -296,7 +296,9 @@ class RoleSet:
             custom = {"floor": version or NO_FLOOR}
             self.set_target(floor_path(product), size=0, digest=Digest.of(b""), custom=custom)
 
-    def set_keys(self, authority: Authority, keys: Sequence[Key], *, threshold: int = 1) -> None:
+    def set_keys(
+        self, authority: Authority, keys: Sequence[Key], *, threshold: int = 1, replacing: Sequence[Key] = ()
+    ) -> None:
         """Say who signs for an authority from now on; every role of theirs will be signed again.
 
         A client that fetches between two uploads must not meet a timestamp that the root before it does not know. So
@@ -305,6 +307,13 @@ class RoleSet:
 
         Products that have keys of their own keep them: see :meth:`set_product_keys`.
 
+        Args:
+            authority: whose keys.
+            keys: who signs from now on.
+            threshold: how many of them must.
+            replacing: former keys of the authority. A root counts as soon as it is uploaded, so a publication that died
+                after it has left products behind with the keys before; these tell them from products with their own.
+
         Raises:
             Misconfigured: no keys, a key twice or in both authorities, or a threshold that cannot be met.
             Untrusted, Unavailable: a role could not be read.
@@ -312,7 +321,8 @@ class RoleSet:
         """
         other = Authority.ONLINE if authority is Authority.OWNER else Authority.OWNER
         _check_keys(keys, threshold, taken={key.keyid for key in self.keys(other)})
-        before = set(self._tree.root.roles[_TOP_ROLES[authority][0]].keyids)
+        ours = set(self._tree.root.roles[_TOP_ROLES[authority][0]].keyids)
+        ours.update(key.keyid for key in (*keys, *replacing))
         self._tree.root.keys.update({key.keyid: key for key in keys})
         for name in _TOP_ROLES[authority]:
             self._tree.root.roles[name] = Role([key.keyid for key in keys], threshold)
@@ -321,7 +331,7 @@ class RoleSet:
         self._changed.update({Root.type, *_TOP_ROLES[authority]})
         for product in self._tree.products:
             name = product if authority is Authority.OWNER else channels_role(product)
-            if set(self._tree.delegated[name].keyids) == before:
+            if set(self._tree.delegated[name].keyids) <= ours:
                 self._set_delegated_keys(name, keys, threshold)
 
     def set_product_keys(self, product: str, keys: Sequence[Key], *, threshold: int = 1) -> None:
