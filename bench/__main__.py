@@ -111,7 +111,7 @@ def without_patches(app: App, trees: list[Path]) -> dict[str, Any]:
     say(f"{app.name}: without patches")
     old, new = trees[-2:]
     folder = work(app.name, "without-patches")
-    figures = instar_side.without_patches(old, new, folder)
+    figures = instar_side.without_patches(new, folder, pair_folder=work(app.name, "pair"))
     yardstick = _CACHE / "inputs" / f"{app.name}-chunks.json"
     if not yardstick.exists():
         yardstick.write_text(json.dumps(missing_chunks(old, new)))

@@ -39,6 +39,12 @@ class Publisher:
         """Publish a version; the figures of it."""
         return self.run("release", bundle, "--version", version, "--platform", PLATFORM, *options, cwd=self.folder)
 
+    def copy(self, folder: Path) -> Publisher:
+        """The same publisher again, to go another way from here."""
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(self.folder, folder)
+        return Publisher(folder)
+
     def size(self) -> int:
         """Bytes of all packs in the repository."""
         return sum(path.stat().st_size for path in (self.repository / "packs").rglob("*") if path.is_file())
@@ -92,6 +98,7 @@ def pair(old: Path, new: Path, folder: Path) -> dict[str, Any]:
     publisher.create()
     result: dict[str, Any] = {"publish_first": publisher.release(old, "1.0.0").as_json()}
     result["publish_first"]["packs"] = publisher.size()
+    publisher.copy(_before(folder))
     with serving(publisher.repository) as server:
         device = Device(folder / "device", publisher, server)
         result["install"] = device.install()
@@ -104,11 +111,9 @@ def pair(old: Path, new: Path, folder: Path) -> dict[str, Any]:
     return result
 
 
-def without_patches(old: Path, new: Path, folder: Path) -> dict[str, Any]:
-    """The update when the newer release has no patches at all."""
-    publisher = Publisher(folder / "publisher")
-    publisher.create()
-    publisher.release(old, "1.0.0")
+def without_patches(new: Path, folder: Path, *, pair_folder: Path) -> dict[str, Any]:
+    """The update when the newer release has no patches at all, from the first release of a `pair` before."""
+    publisher = Publisher(_before(pair_folder)).copy(folder / "publisher")
     with serving(publisher.repository) as server:
         device = Device(folder / "device", publisher, server)
         device.install()
@@ -117,6 +122,11 @@ def without_patches(old: Path, new: Path, folder: Path) -> dict[str, Any]:
         result["update"] = device.update()
         _expect(device, "1.0.1")
     return result
+
+
+def _before(folder: Path) -> Path:
+    """Where `pair` leaves the publisher as it was after the first release."""
+    return folder / "publisher-before"
 
 
 def across(trees: Sequence[Path], folder: Path) -> dict[str, Any]:
