@@ -59,7 +59,8 @@ def modules_after(statement: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def client() -> set[str]:
-    return modules_after("import instar.client")
+    # Every name, for the package loads each when it is first used.
+    return modules_after("import instar.client as c; [getattr(c, name) for name in c.__all__]")
 
 
 def test_importing_the_client_loads_no_heavy_library(client: set[str]) -> None:
@@ -75,13 +76,19 @@ def test_importing_the_client_needs_only_the_base_install(client: set[str]) -> N
     assert roots - sys.stdlib_module_names - BASE_INSTALL - {"instar", "__mp_main__"} - editable_finders(roots) == set()
 
 
+def test_an_apps_start_pays_for_no_cryptography_and_no_http() -> None:
+    used = "instar.Config, instar.find_installation, instar.startup, instar.restart, instar.confirm"
+    roots = {name.split(".")[0] for name in modules_after(f"import instar; {used}")}
+    assert roots & {"tuf", "securesystemslib", "cryptography", "urllib3", "backports", "ssl", "http"} == set()
+
+
 def test_importing_the_package_itself_loads_next_to_nothing() -> None:
     assert {name for name in modules_after("import instar") if name.startswith("instar")} == {"instar"}
 
 
 def test_using_a_public_name_of_the_package_loads_the_client() -> None:
     # Guards the test above: it must not pass because the names lead nowhere.
-    assert "instar.client" in modules_after("import instar; instar.Updater")
+    assert {"instar.client.updater", "tuf"} <= modules_after("import instar; instar.Updater")
 
 
 def editable_finders(roots: set[str]) -> set[str]:

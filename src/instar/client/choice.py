@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from instar.client.here import Here
-from instar.client.session import Session
 from instar.install import Status
 from instar.model.channel import Entry
 from instar.model.version import Version
 from instar.policy.select import Decision, Device, Direction, select_release
+
+if TYPE_CHECKING:
+    from instar.client.session import Session
 
 __all__ = ["Choice", "choose"]
 

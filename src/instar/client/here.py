@@ -15,17 +15,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from instar.client.config import DEFAULT_CHANNEL, MAX_ROOT, Config, Connection
 from instar.client.environment import own_environment
-from instar.client.session import Session
 from instar.errors import InstallFailed, InstarError, Misconfigured
 from instar.install import Confirmation, Installation, Layout, Record
 from instar.model.names import Name, ProductName
-from instar.storage import Reader
 from instar.system import files, locks
 from instar.system.clock import Clock, SystemClock
+
+if TYPE_CHECKING:
+    from instar.client.session import Session
+    from instar.storage import Reader
 
 __all__ = ["Contact", "Here", "disk_errors", "load_config", "make_record", "open_here"]
 
@@ -89,6 +91,9 @@ class Here:
 
     def session(self, reader: Reader) -> Session:
         """Give a look at the repository that is cached here. For use while :meth:`working`."""
+        # Imported here: an app's start, which asks no repository, pays for no cryptography and no HTTP.
+        from instar.client.session import Session  # noqa: PLC0415
+
         return Session(self.config, self.folder, reader)
 
     def save_record(self, *, channel: Name) -> None:

@@ -18,7 +18,6 @@ from instar.client.relaunch import own_command, relaunch, relaunch_command
 from instar.errors import Busy, Expired, InstarError, Misconfigured, Unavailable
 from instar.install import Action, Failure, Installation, Phase, StartReason, Switched
 from instar.model.version import Version
-from instar.storage import MemoryStorage
 
 __all__ = ["Start", "Status", "confirm", "find_installation", "restart", "rollback", "startup", "status"]
 
@@ -202,6 +201,9 @@ def status(config: Config) -> Status:
 
 
 def _known(here: Here) -> tuple[datetime | None, datetime | None, Version | None]:
+    # Imported here for the same reason as the session: most of an app's life needs none of it.
+    from instar.storage import MemoryStorage  # noqa: PLC0415
+
     try:
         with here.working():
             # An empty storage: whatever is not in the cache is not known.
