@@ -68,11 +68,12 @@ for _commands in (publisher, device):
     _commands.register(app)
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], *, program: typer.Typer = app) -> int:
     """Run one command.
 
     Args:
         arguments: what stands behind the program's name.
+        program: the commands that there are.
 
     Returns:
         The exit code. Nothing escapes: what went wrong has been said on the standard error.
@@ -80,7 +81,7 @@ def run(arguments: Sequence[str]) -> int:
     """
     output.settings.debug = bool(os.environ.get("INSTAR_DEBUG"))
     try:
-        get_command(app).main(args=list(arguments), prog_name="instar", standalone_mode=True)
+        get_command(program).main(args=list(arguments), prog_name="instar", standalone_mode=True)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else _DEFECT
     except KeyboardInterrupt:

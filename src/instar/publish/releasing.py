@@ -22,7 +22,7 @@ from instar.publish.channels import Offer, add_release
 from instar.publish.history import OldRelease, read_recent, recent_versions
 from instar.publish.project import Project
 from instar.publish.session import Session, local_disk, publishing
-from instar.publish.settings import Effort
+from instar.publish.settings import MAX_BASES, Effort
 from instar.system.files import remove_tree
 from instar.trust.layout import manifest_path, target_key
 from instar.trust.roles import Authority
@@ -55,6 +55,9 @@ class Wanted:
         effort: None for the one in the settings.
         base_releases: how many earlier releases patches are made against; None for what the settings say.
 
+    Raises:
+        Misconfigured: a number of base releases that makes no sense.
+
     """
 
     version: Version
@@ -67,6 +70,11 @@ class Wanted:
     allow_older: bool = False
     effort: Effort | None = None
     base_releases: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.base_releases is not None and not 0 <= self.base_releases <= MAX_BASES:
+            msg = f"Patches are made from 0 to {MAX_BASES} earlier releases, not {self.base_releases}."
+            raise Misconfigured(msg)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,15 +14,26 @@ from instar.errors import Misconfigured
 from instar.model.names import Name, ProductName
 from instar.system.files import read_bounded
 
-__all__ = ["FILE_NAME", "Defaults", "Effort", "Keys", "Lifetimes", "Settings", "parse_settings", "read_settings"]
+__all__ = [
+    "FILE_NAME",
+    "MAX_BASES",
+    "Defaults",
+    "Effort",
+    "Keys",
+    "Lifetimes",
+    "Settings",
+    "parse_settings",
+    "read_settings",
+]
 
 FILE_NAME: Final = "instar.toml"
 # Bytes. A person writes it by hand.
 _MAX_FILE: Final = 256 << 10
 # Days. Shorter than a day and a release in the evening is expired by the morning; a root of ten years is no expiry.
 _MAX_DAYS: Final = 3650
-# More bases cost time and bytes in the repository for devices that hardly exist.
-_MAX_BASES: Final = 64
+
+MAX_BASES: Final = 64
+"""Releases that patches can be made against. More cost time and bytes for devices that hardly exist."""
 
 _T = TypeVar("_T")
 
@@ -93,8 +104,8 @@ class Defaults:
     base_releases: int = 3
 
     def __post_init__(self) -> None:
-        if not 0 <= self.base_releases <= _MAX_BASES:
-            msg = f"patches are made against 0 to {_MAX_BASES} earlier releases, not {self.base_releases}"
+        if not 0 <= self.base_releases <= MAX_BASES:
+            msg = f"patches are made against 0 to {MAX_BASES} earlier releases, not {self.base_releases}"
             raise ValueError(msg)
 
 
