@@ -93,6 +93,7 @@ def test_a_release_interrupted_anywhere(original: Original, tmp_path: Path, faul
         assert not list(open_project(folder).storage.list("publishing/"))
         assert not (folder / ".instar-work").exists()
         assert all_packs_are_named(folder)
+        assert verify_repository(open_project(folder)).problems == []
         shutil.rmtree(folder)  # noqa: TID251  # the test's own, many times
     assert steps > 10
 

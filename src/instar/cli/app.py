@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -56,12 +57,14 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001  # the shape that typer
 def _instar(
     *,
     debug: Annotated[bool, typer.Option("--debug", help="Show where in the program an error came from.")] = False,
+    home: Annotated[Path, typer.Option("-C", metavar="DIR", help="The publisher's folder, with instar.toml.")] = Path(),
     _version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and end."),
     ] = False,
 ) -> None:
     output.settings.debug = debug or bool(os.environ.get("INSTAR_DEBUG"))
+    output.settings.home = home
 
 
 for _commands in (publisher, device):

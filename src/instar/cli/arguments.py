@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from instar.cli import output
 from instar.cli.secrets import Passphrases
 from instar.errors import Misconfigured
 from instar.model.names import Name, ProductName
@@ -46,7 +47,7 @@ def open_here(home: Path, passphrase_env: str | None) -> Project:
     """
     from instar.publish import open_project
 
-    return open_project(home, passphrase=Passphrases(passphrase_env))
+    return open_project(output.settings.home / home, passphrase=Passphrases(passphrase_env))
 
 
 def to_product(text: str) -> ProductName:

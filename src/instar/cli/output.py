@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -24,6 +25,7 @@ __all__ = ["bar", "complain", "human_size", "report", "say", "settings", "table"
 @dataclass
 class _Settings:
     debug: bool = False
+    home: Path = Path()
 
 
 settings = _Settings()

@@ -452,11 +452,10 @@ def serve(
     home: Home = Path(),
 ) -> None:
     """Serve the repository over HTTP until Ctrl-C. In production any bucket or web server does it."""
-    from instar.publish.project import open_project
     from instar.server import serve as run_server
     from instar.storage import LocalStorage
 
-    storage = open_project(home).storage
+    storage = open_here(home, None).storage
     if not isinstance(storage, LocalStorage):
         msg = "Only a repository in a local folder can be served."
         raise Misconfigured(msg)

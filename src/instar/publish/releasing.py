@@ -6,10 +6,8 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from instar.content.build import Built, Label, build_release
-from instar.content.build import Effort as BuildEffort
 from instar.content.manifests import compress_manifest, make_delta
 from instar.errors import Misconfigured
 from instar.model.channel import Channels
@@ -26,6 +24,9 @@ from instar.publish.settings import MAX_BASES, Effort
 from instar.system.files import remove_tree
 from instar.trust.layout import manifest_path, target_key
 from instar.trust.roles import Authority
+
+if TYPE_CHECKING:
+    from instar.content.build import Built
 
 __all__ = ["Released", "Wanted", "release"]
 
@@ -103,6 +104,9 @@ def release(project: Project, folder: Path, wanted: Wanted, *, progress: OnProgr
         Untrusted: what the storage holds is not what was signed.
 
     """
+    # Imported here: a server that only promotes and halts needs neither numpy nor a maker of patches.
+    from instar.content import build  # noqa: PLC0415
+
     _check_texts(wanted)
     _check_folder(folder, project)
     settings = project.settings.release
@@ -119,14 +123,14 @@ def release(project: Project, folder: Path, wanted: Wanted, *, progress: OnProgr
         with local_disk(project.work):
             project.work.mkdir()
         try:
-            built = build_release(
+            built = build.build_release(
                 folder,
-                Label(project.settings.product, wanted.version, wanted.platform, wanted.notes, wanted.meta),
+                build.Label(project.settings.product, wanted.version, wanted.platform, wanted.notes, wanted.meta),
                 bases=[old.manifest for old in recent[:count]],
                 earlier=[old.manifest for old in [*recent, *_elsewhere(session, wanted.platform)]],
                 reader=project.storage,
                 work=project.work,
-                effort=BuildEffort(wanted.effort or settings.effort),
+                effort=build.Effort(wanted.effort or settings.effort),
                 progress=progress,
             )
             uploaded = _add(session, built, recent[: max(count, _DELTAS)])

@@ -129,3 +129,9 @@ def test_starting_the_program_loads_nothing_of_the_publishers_half() -> None:
     code = "import sys, instar.cli.app; print(*(n for n in ('numpy', 'hdiffpatch', 'granian') if n in sys.modules))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == ""
+
+
+def test_a_server_that_only_promotes_and_halts_needs_no_numpy() -> None:
+    code = "import sys, instar.publish; print(*(n for n in ('numpy', 'hdiffpatch', 'pyfastcdc') if n in sys.modules))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == ""

@@ -149,6 +149,11 @@ def test_outside_a_project_commands_say_where_to_go(shell: Shell) -> None:
     assert "`instar init`" in shell.run("list", "-C", shell.folder, code=2)
 
 
+def test_the_folder_can_be_named_before_the_command_too(founded: Shell) -> None:
+    assert "No releases yet" in founded.run("-C", founded.project, "list")
+    assert "No releases yet" in founded.run("-C", founded.folder, "list", "-C", "project")
+
+
 class TestInit:
     def test_it_refuses_a_second_time(self, founded: Shell) -> None:
         assert "holds a project already" in founded.run(
