@@ -1,7 +1,7 @@
 """Whatever is damaged in a repository, verifying it says so; and where."""
 
-import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,7 @@ import pytest
 from instar.content.manifests import compress_manifest
 from instar.model.channel import Channels, Entry
 from instar.model.digest import Digest
-from instar.model.manifest import Manifest
+from instar.model.manifest import Base, Frame, Manifest
 from instar.model.names import Name, ProductName
 from instar.model.version import Version
 from instar.publish import Project, open_project, verify_repository
@@ -109,36 +109,40 @@ def sign(project: Project, manifest: Manifest) -> None:
         session.commit(project.open_signers(session.roles, Authority))
 
 
-def edited(project: Project, edit: Callable[[dict[str, object]], None]) -> list[str]:
+def edited(project: Project, edit: Callable[[Manifest], Manifest]) -> list[str]:
     """What verifying says after the newest manifest was changed, and signed by the owner."""
     target = project.roles().target(manifest_path("app", LINUX, "1.1"))
-    document = json.loads(read_release(project, target).document)
-    edit(document)
-    sign(project, Manifest.from_json(json.dumps(document).encode()))
+    assert target
+    sign(project, edit(read_release(project, target).manifest))
     return [f"{problem.where} {problem.what}" for problem in verify_repository(project).problems]
 
 
 def test_a_patch_that_makes_something_else_is_found_though_it_is_signed(project: Project) -> None:
-    def edit(document: dict) -> None:
-        row = next(row for row in document["files"] if "patches" in row)
-        # The base's neighbouring bytes: readable, verified, and wrong.
-        row["patches"][0]["base"][0][2] -= 8
-        row["patches"][0]["base"].append([row["patches"][0]["base"][0][0], 0, 8])
+    def edit(manifest: Manifest) -> Manifest:
+        file = next(file for file in manifest.files if file.patches)
+        base = file.patches[0].base[0]
+        # As many bytes of the same file, verified and readable, but not the ones that the patch was made from.
+        wrong = (replace(base, length=base.length - 8), Base(base.file, 0, 8))
+        patched = replace(file, patches=(replace(file.patches[0], base=wrong),))
+        return replace(manifest, files=tuple(patched if each is file else each for each in manifest.files))
 
     assert any("a patch of lib/changed.txt" in problem for problem in edited(project, edit))
 
 
 def test_a_chunk_list_that_makes_another_file_is_found_though_it_is_signed(project: Project) -> None:
-    def edit(document: dict) -> None:
-        rows = [row for row in document["files"] if row["size"] == 3]
-        rows[0]["chunks"], rows[1]["chunks"] = rows[1]["chunks"], rows[0]["chunks"]
+    def edit(manifest: Manifest) -> Manifest:
+        one, other = [file for file in manifest.files if file.size == 3][:2]
+        swapped = {one.path: other.chunks, other.path: one.chunks}
+        files = (replace(file, chunks=swapped.get(file.path, file.chunks)) for file in manifest.files)
+        return replace(manifest, files=tuple(files))
 
     assert sum("do not make the file" in problem for problem in edited(project, edit)) == 2
 
 
 def test_a_frame_that_no_file_uses_is_looked_at_too(project: Project) -> None:
-    def edit(document: dict) -> None:
-        document["frames"].append([document["frames"][0][0], 0, 0, 5, 5])
+    def edit(manifest: Manifest) -> Manifest:
+        spare = Frame(pack=0, offset=0, length=5, size=5, digest=manifest.frames[0].digest)
+        return replace(manifest, frames=(*manifest.frames, spare))
 
     assert any("frame" in problem for problem in edited(project, edit))
 
