@@ -375,7 +375,9 @@ def _say_finding(finding: client.Finding) -> None:
 def _say_adopted(product: str, adopted: client.Adopted) -> None:
     output.say(f"{product} {adopted.version} is taken over and will be updated in its place.")
     if adopted.differences:
-        output.say(f"{len(adopted.differences)} entries differ from the signed release; the next update replaces them:")
+        output.say(
+            f"{_entries(adopted.differences)} not as in the signed release; the next update replaces what differs:"
+        )
         _say_problems(adopted.differences)
 
 
@@ -384,10 +386,14 @@ def _say_repaired(repaired: client.Repaired) -> None:
         output.say(f"Version {repaired.version} is as its publisher signed it; nothing to repair.")
         return
     output.say(
-        f"Version {repaired.version}: {len(repaired.problems)} entries repaired, "
+        f"Version {repaired.version}: {_entries(repaired.problems)} mended, "
         f"{human_size(repaired.downloaded)} transferred."
     )
     _say_problems(repaired.problems)
+
+
+def _entries(problems: tuple[Any, ...]) -> str:
+    return "1 entry was" if len(problems) == 1 else f"{len(problems)} entries were"
 
 
 def _say_problems(problems: tuple[Any, ...]) -> None:

@@ -30,6 +30,10 @@ class Choice:
         live = {entry.version for entry in self.entries if not entry.halted and not entry.yanked}
         return version in live and (self.floor is None or version >= self.floor)
 
+    def leads_on_from(self, version: Version) -> bool:
+        """Say whether the channel holds this release or a newer one: then it can be followed without going down."""
+        return any(entry.version >= version and not entry.yanked for entry in self.entries)
+
 
 def choose(here: Here, session: Session, status: Status) -> Choice:
     """Decide what this device takes next, by what ``session`` knows.

@@ -48,6 +48,7 @@ class Session:
         self._channels_file = folder / "channels.json"
         self._reader = reader
         self._source = reader
+        self._ready = False
         self.manifests = ManifestStore(folder / "manifests")
         self._metadata = TrustedMetadata(
             folder / "metadata",
@@ -77,6 +78,7 @@ class Session:
             except (Unavailable, Untrusted) as error:
                 first = first or error
             else:
+                self._ready = True
                 return
         self._source = self._reader
         if first is not None:
@@ -91,6 +93,12 @@ class Session:
 
         """
         self._metadata.load()
+        self._ready = True
+
+    def ensure(self) -> None:
+        """Do as :meth:`load` unless something is believed already. Raises as it does."""
+        if not self._ready:
+            self.load()
 
     @property
     def expires(self) -> datetime:

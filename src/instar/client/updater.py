@@ -207,8 +207,8 @@ class Updater:
         current = None if status.current is None else status.current.version
         decision = choice.decision
         if decision.entry is None:
-            if here.switches_channel and decision.reason is Reason.UP_TO_DATE:
-                here.save_record(channel=here.channel)  # what is installed is what the other channel has, too
+            if here.switches_channel and current is not None and choice.leads_on_from(current):
+                here.save_record(channel=here.channel)  # from here on it is followed like any other
             return Finding(current, None, decision.reason)
         return Finding(current, self._price(session, decision.entry, decision.reason, status), decision.reason)
 
@@ -246,6 +246,7 @@ class Updater:
         manifest = session.manifests.of_tree(status.current.tree_digest)
         if manifest is None:
             try:
+                session.ensure()
                 manifest = session.manifest(status.current.version)
             except (Untrusted, Unavailable):
                 return []

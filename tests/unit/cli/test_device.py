@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tuf.api.metadata import Timestamp
 
 from instar.cli.app import run
 from instar.storage import LocalStorage
@@ -157,3 +158,72 @@ def test_options_of_an_installation_are_kept_for_later_commands(world: World) ->
     (data / "mine").write_text("mine")
     left = world.json("uninstall", world.device, "--keep-user-files")["left"]
     assert [Path(path).read_text() for path in left] == ["mine"]
+
+
+def test_everything_that_a_person_wants_to_know_is_printed(world: World) -> None:
+    world.install()
+    world.releases.release("1.1", program("1.1"), patched_from="1.0", notes="Faster.\n", introduces=1)
+    text = world.run("check", world.device, "--exit-code", code=10)
+    assert "Version 1.1 is available (a newer release is offered); installed is 1.0." in text
+    assert "in 1 request, " in text
+    assert "patches" in text
+    assert "unchanged" in text
+    assert "cannot be skipped" in text
+    assert text.endswith("Faster.\n")
+    assert world.json("check", world.device)["update"]["checkpoint"] == 1
+    text = world.run("update", world.device, "--when", "next-start")
+    assert "when the app starts next" in text
+    text = world.run("status", world.device)
+    assert "Version 1.1 waits for the next start of the app." in text
+    assert "version 1.1 is offered" in text
+    assert world.json("update", world.device)["outcome"] == "selected"
+    assert "started 0 of 3 times without being confirmed" in world.run("status", world.device)
+    assert "Confirmed" in world.run("confirm", world.device)
+    assert world.json("update", world.device) == {"current": "1.1", "installed": None}
+    (world.device / "current/app").write_text("broken")
+    text = world.run("repair", world.device)
+    assert "1 entry was mended" in text
+    assert "app: changed" in text
+    assert "nothing to repair" in world.run("repair", world.device)
+    text = world.run("rollback", world.device, code=0)
+    assert "Version 1.0 runs" in text
+    assert "Removed" in world.run("uninstall", world.device)
+
+
+def test_an_adopted_apps_differences_are_listed_up_to_a_number(world: World) -> None:
+    app = world.folder / "there"
+    app.mkdir()
+    for number in range(30):
+        (app / f"extra{number:02}").write_text("x")
+    options = ("--product", "myapp", "--version", "1.0", "--url", world.url, "--root", world.root)
+    text = world.run("adopt", app, *options)
+    assert "33 entries were not as in the signed release" in text
+    assert "and 13 more" in text
+
+
+def test_a_proxy_is_taken_from_the_environment(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from instar.cli.device import _environment_proxy
+
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", "inside.example")
+    assert _environment_proxy("https://updates.example/") == "http://proxy.example:3128"
+    assert _environment_proxy("https://inside.example/") is None
+    assert _environment_proxy("/srv/updates") is None
+
+
+def test_expired_metadata_is_said_with_its_date(world: World) -> None:
+    from datetime import UTC, datetime
+
+    world.install()
+    # The publisher sleeps for weeks: what the device then sees is a timestamp that ended.
+    ended = datetime(2026, 1, 2, tzinfo=UTC)
+
+    def end(timestamp: Timestamp) -> None:
+        timestamp.version += 1
+        timestamp.expires = ended
+
+    world.releases.repository.forge("timestamp", end, signers=[world.releases.repository.online])
+    text = world.run("check", world.device, code=3)
+    assert "2026-01-02" in text
+    assert world.app() == "1.0"
+    assert "2026-01-02" in world.run("status", world.device)

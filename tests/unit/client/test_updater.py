@@ -258,6 +258,25 @@ def test_a_switch_to_a_channel_with_the_same_release_is_remembered_at_once(devic
     assert instar.status(device.config).channel == "beta"
 
 
+def test_a_switch_is_remembered_when_the_other_channel_has_something_newer_for_later(device: Device) -> None:
+    device.releases.release("1.1", TWO, channel="beta", percent=0)
+    assert device.updater(channel="beta").look().reason is Reason.NOT_YET
+    assert instar.status(device.config).channel == "beta"
+    device.releases.offer("beta", "1.1", percent=100)
+    assert str(device.update().version) == "1.1"
+
+
+def test_a_switch_down_that_must_wait_is_not_forgotten(device: Device) -> None:
+    device.releases.release("2.0b1", TWO, channel="beta")
+    device.update(channel="beta")
+    instar.confirm(device.config)
+    device.releases.offer("stable", "1.0", percent=0)
+    assert device.updater(channel="stable").check() is None
+    assert instar.status(device.config).channel == "beta"
+    device.releases.offer("stable", "1.0", percent=100)
+    assert str(device.update(channel="stable").version) == "1.0"
+
+
 def test_a_yanked_release_is_left_for_an_older_one(device: Device) -> None:
     device.releases.release("1.1", TWO)
     device.update()
