@@ -9,7 +9,7 @@ from typing import Final
 
 from instar.model.channel import Entry
 
-__all__ = ["bucket_of", "current_percent", "is_in", "meets_conditions"]
+__all__ = ["bucket_of", "current_percent", "fits", "is_in", "meets_conditions"]
 
 BUCKETS: Final = 10_000
 """A rollout is as fine as a hundredth of a percent."""
@@ -17,7 +17,7 @@ BUCKETS: Final = 10_000
 
 def bucket_of(device_id: str, product: str, version: str, salt: str) -> int:
     """Give the device's place among ``BUCKETS``: fixed for one release, unrelated from one release to the next."""
-    text = "\0".join((device_id, product, version, salt))
+    text = f"{device_id}\0{product}\0{version}\0{salt}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % BUCKETS
 
 
@@ -34,7 +34,12 @@ def current_percent(entry: Entry, now: datetime) -> float:
 
 def meets_conditions(entry: Entry, facts: Mapping[str, str]) -> bool:
     """Whether every fact the entry asks for is known and has one of the values let in."""
-    return all(facts.get(fact) in values for fact, values in entry.conditions.items())
+    return fits(entry.conditions, facts)
+
+
+def fits(conditions: Mapping[str, frozenset[str]], facts: Mapping[str, str]) -> bool:
+    """Whether every fact that is asked for is known and has one of the values let in."""
+    return all(facts.get(fact) in values for fact, values in conditions.items())
 
 
 def is_in(entry: Entry, *, device_id: str, product: str, facts: Mapping[str, str], now: datetime) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from instar.errors import Busy
 
-__all__ = ["exclusive"]
+__all__ = ["exclusive", "exclusive_folder"]
 
 
 @contextlib.contextmanager
@@ -26,7 +26,25 @@ def exclusive(path: Path, *, what: str) -> Iterator[None]:
         OSError: the file cannot be opened.
 
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
+    with _held(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644), what):
+        yield
+
+
+@contextlib.contextmanager
+def exclusive_folder(folder: Path, *, what: str) -> Iterator[None]:
+    """Hold a folder itself, for one where no lock file may appear. POSIX only.
+
+    Raises:
+        Busy: another process (or thread) holds it.
+        OSError: the folder cannot be opened.
+
+    """
+    with _held(os.open(folder, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)), what):
+        yield
+
+
+@contextlib.contextmanager
+def _held(descriptor: int, what: str) -> Iterator[None]:
     try:
         try:
             _lock(descriptor)
