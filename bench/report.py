@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
 Figures = dict[str, Any]
 
+# Bytes. Where less than this is missing, an update is mostly its manifest, and says nothing about chunks.
+_NOTEWORTHY = 1_000_000
+
 # What an idle interpreter with the client's libraries takes, in bytes; the bound on applying an update comes on top.
 _INTERPRETER = 80_000_000
 
@@ -71,6 +74,8 @@ def promises(pairs: Iterable[Pair], more: Figures) -> list[Promise]:
             Promise(f"{pair.key}: check, nothing new: bytes", nothing["bytes"], 2_000, unit=" B"),
         ]
     for key, figures in more.get("without_patches", {}).items():
+        if figures["yardstick"]["bytes"] < _NOTEWORTHY:
+            continue
         # The yardstick is chunks alone, without an index or signatures; so only what came out of packs is compared.
         ratio = figures["update"]["folders"]["packs"] / figures["yardstick"]["bytes"]
         found.append(Promise(f"{key}: update without patches: bytes against missing 32 KiB chunks", ratio, 1.0))
