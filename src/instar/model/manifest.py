@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -270,8 +270,8 @@ class Manifest:
             "product": self.product,
             "version": str(self.version),
             "platform": self.platform,
-            "files": [_file_to_json(file) for file in self.files],
-            "chunks": [[c.digest.hex, c.size, c.frame, c.offset] for c in self.chunks],
+            "files": _files_to_json(self.files),
+            "chunks": _chunks_to_json(self.chunks),
             "frames": [[f.digest.hex, f.pack, f.offset, f.length, f.size] for f in self.frames],
             "packs": [[p.digest.hex, p.size] for p in self.packs],
         }
@@ -302,10 +302,10 @@ class Manifest:
                 product=ProductName(text(document["product"])),
                 version=Version(text(document["version"])),
                 platform=Name(text(document["platform"])),
-                files=tuple(_file_from_json(row) for row in document["files"]),
+                files=tuple(_files_from_json(document["files"])),
                 links=tuple(Link(TreePath(text(p)), text(t)) for p, t in document.get("links", [])),
                 directories=tuple(TreePath(text(p)) for p in document.get("directories", [])),
-                chunks=tuple(Chunk(Digest.parse(text(h)), *numbers(n, 3)) for h, *n in document["chunks"]),
+                chunks=tuple(_chunks_from_json(document["chunks"])),
                 frames=tuple(_frame_from_json(row) for row in document["frames"]),
                 packs=tuple(Pack(Digest.parse(text(h)), *numbers(n, 1)) for h, *n in document["packs"]),
                 notes=text(document.get("notes", "")),
@@ -316,49 +316,107 @@ class Manifest:
             raise ValueError(msg) from error
 
 
-def _file_to_json(file: File) -> dict[str, Any]:
-    row: dict[str, Any] = {"path": file.path, "size": file.size, "sha256": file.digest.hex}
-    if file.executable:
-        row["executable"] = True
-    if file.chunks:
-        row["chunks"] = _runs(file.chunks)
-    if file.patches:
-        row["patches"] = [
-            {
-                "offset": p.offset,
-                "length": p.length,
-                "base": [[b.file.hex, b.offset, b.length] for b in p.base],
-                "codec": p.codec.value,
-                "where": [p.pack, p.at, p.size],
-                "sha256": p.digest.hex,
-            }
-            for p in file.patches
-        ]
-    return row
+# Rows say only what the row before does not: so the rows of what did not change are the same in the next release's
+# manifest, whatever came before them, and the difference between two manifests is short.
 
 
-def _file_from_json(row: Mapping[str, Any]) -> File:
-    executable = row.get("executable", False)
-    if not isinstance(executable, bool):
-        msg = "'executable' is true or false"
-        raise TypeError(msg)
-    chunks: list[int] = []
-    size = numbers([row["size"]], 1)[0]
-    for run in row.get("chunks", []):
-        first, count = numbers(run, 2)
-        # No chunk is empty, so a file has no more of them than bytes: bounds what a hostile run can ask for.
-        if first < 0 or count < 1 or len(chunks) + count > size:
-            msg = "a run of chunks is out of bounds"
+_SHORT_CHUNK: Final = 2  # entries in the row of a chunk that says nothing of where it is
+
+
+def _chunks_to_json(chunks: Sequence[Chunk]) -> list[list[Any]]:
+    """Write a chunk that lies right behind the one before, in the same frame, as digest and size alone."""
+    rows: list[list[Any]] = []
+    behind: tuple[int, int] | None = None
+    for chunk in chunks:
+        row = [chunk.digest.hex, chunk.size]
+        rows.append(row if (chunk.frame, chunk.offset) == behind else [*row, chunk.frame, chunk.offset])
+        behind = (chunk.frame, chunk.offset + chunk.size)
+    return rows
+
+
+def _chunks_from_json(rows: Sequence[Sequence[Any]]) -> Iterator[Chunk]:
+    frame = offset = -1
+    for row in rows:
+        if len(row) != _SHORT_CHUNK:
+            size, frame, offset = numbers(row[1:], 3)
+        elif frame < 0:
+            msg = "the first chunk does not say where it is"
             raise ValueError(msg)
-        chunks.extend(range(first, first + count))
-    return File(
-        path=TreePath(text(row["path"])),
-        size=size,
-        digest=Digest.parse(text(row["sha256"])),
-        executable=executable,
-        chunks=tuple(chunks),
-        patches=tuple(_patch_from_json(patch) for patch in row.get("patches", [])),
-    )
+        else:
+            (size,) = numbers(row[1:], 1)
+        yield Chunk(Digest.parse(text(row[0])), size, frame, offset)
+        offset += size
+
+
+def _files_to_json(files: Sequence[File]) -> list[dict[str, Any]]:
+    rows = []
+    behind = 0
+    for file in files:
+        row: dict[str, Any] = {"path": file.path, "size": file.size, "sha256": file.digest.hex}
+        if file.executable:
+            row["executable"] = True
+        if file.chunks:
+            row["chunks"], behind = _runs(file.chunks, behind)
+        if file.patches:
+            row["patches"] = [_patch_to_json(patch) for patch in file.patches]
+        rows.append(row)
+    return rows
+
+
+def _files_from_json(rows: Sequence[Mapping[str, Any]]) -> Iterator[File]:
+    behind = 0
+    for row in rows:
+        executable = row.get("executable", False)
+        if not isinstance(executable, bool):
+            msg = "'executable' is true or false"
+            raise TypeError(msg)
+        size = numbers([row["size"]], 1)[0]
+        chunks: list[int] = []
+        for run in row.get("chunks", []):
+            first, count = numbers(run, 2) if isinstance(run, list) else (behind, *numbers([run], 1))
+            # No chunk is empty, so a file has no more of them than bytes: bounds what a hostile run can ask for.
+            if first < 0 or count < 1 or len(chunks) + count > size:
+                msg = "a run of chunks is out of bounds"
+                raise ValueError(msg)
+            behind = first + count
+            chunks.extend(range(first, behind))
+        yield File(
+            path=TreePath(text(row["path"])),
+            size=size,
+            digest=Digest.parse(text(row["sha256"])),
+            executable=executable,
+            chunks=tuple(chunks),
+            patches=tuple(_patch_from_json(patch) for patch in row.get("patches", [])),
+        )
+
+
+def _runs(chunks: Sequence[int], behind: int) -> tuple[list[int | list[int]], int]:
+    """Write 3, 4, 5, 9 as [[3, 3], [9, 1]]: first and count; only the count where the first is ``behind``.
+
+    Gives with it the number behind the last.
+    """
+    runs: list[int | list[int]] = []
+    first = count = 0
+    for number in [*chunks, -1]:
+        if count and number == first + count:
+            count += 1
+            continue
+        if count:
+            runs.append(count if first == behind else [first, count])
+            behind = first + count
+        first, count = number, 1
+    return runs, behind
+
+
+def _patch_to_json(patch: Patch) -> dict[str, Any]:
+    return {
+        "offset": patch.offset,
+        "length": patch.length,
+        "base": [[base.file.hex, base.offset, base.length] for base in patch.base],
+        "codec": patch.codec.value,
+        "where": [patch.pack, patch.at, patch.size],
+        "sha256": patch.digest.hex,
+    }
 
 
 def _frame_from_json(row: Sequence[Any]) -> Frame:
@@ -379,14 +437,3 @@ def _patch_from_json(row: Mapping[str, Any]) -> Patch:
         size,
         Digest.parse(text(row["sha256"])),
     )
-
-
-def _runs(chunks: Sequence[int]) -> list[list[int]]:
-    """Write 3, 4, 5, 9 as [[3, 3], [9, 1]]: first and count."""
-    runs: list[list[int]] = []
-    for number in chunks:
-        if runs and sum(runs[-1]) == number:
-            runs[-1][1] += 1
-        else:
-            runs.append([number, 1])
-    return runs

@@ -42,6 +42,26 @@ def test_a_manifest_reads_what_it_writes() -> None:
     assert again.size == 11
 
 
+def test_rows_say_only_what_the_row_before_does_not() -> None:
+    manifest = make_manifest()
+    document = json.loads(manifest.to_json())
+    assert [row[1:] for row in document["chunks"]] == [[6, 0, 0], [5]]
+    assert document["files"][0]["chunks"] == [2]
+    document["chunks"] = [
+        [*row[:2], 0, chunk.offset] for row, chunk in zip(document["chunks"], manifest.chunks, strict=True)
+    ]
+    document["files"][0]["chunks"] = [[0, 1], [1, 1]]
+    assert Manifest.from_json(json.dumps(document).encode()) == manifest
+
+
+def test_files_that_share_chunks_or_take_them_out_of_order_read_as_they_were() -> None:
+    orders = [(0, 1), (1, 0), (0, 1)]
+    files = [make_file(f"f{n}", chunks=order, patches=()) for n, order in enumerate(orders)]
+    swapped = (Chunk(Digest.of(b"b"), 5, 0, 6), Chunk(Digest.of(b"a"), 6, 0, 0))
+    for manifest in (make_manifest(*files), make_manifest(*files, chunks=swapped)):
+        assert Manifest.from_json(manifest.to_json()) == manifest
+
+
 def test_the_tree_digest_ignores_how_the_tree_is_made_and_nothing_else() -> None:
     one = make_manifest()
     assert make_manifest(make_file(patches=()), notes="x").tree_digest == one.tree_digest
@@ -119,6 +139,9 @@ def test_all_problems_are_told_at_once() -> None:
         {"files": [{"path": "a", "size": 3, "sha256": "0" * 64, "chunks": [[0, 1 << 60]]}]},
         {"files": [{"path": "a", "size": 0, "sha256": "0" * 64, "executable": "yes"}]},
         {"chunks": [["0" * 64, 1, 0]]},
+        {"chunks": [["0" * 64, 1]]},
+        {"files": [{"path": "a", "size": 3, "sha256": "0" * 64, "chunks": [0]}]},
+        {"files": [{"path": "a", "size": 3, "sha256": "0" * 64, "chunks": ["1"]}]},
         {"chunks": [["0" * 64, 1, 0, 1.5]]},
         {"packs": [["0" * 64, "1"]]},
         {"links": [["a"]]},
