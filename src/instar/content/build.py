@@ -16,7 +16,7 @@ from instar.content.chunking import cut_file
 from instar.content.downloads import disk_failure
 from instar.content.drafts import Draft, PatchMaker, is_worth
 from instar.content.layout import Content, Known, known_chunks, plan_frames, worn_out
-from instar.content.packs import PackFile, PackWriter, compress_frame
+from instar.content.packs import PackFile, PackWriter, compress_content
 from instar.content.patches import Effort
 from instar.content.scan import Tree, scan_folder
 from instar.errors import Misconfigured
@@ -326,7 +326,7 @@ def _compress(entries: Sequence[tuple[Content, int]], root: Path, level: int) ->
                 parts.append(part)
     data = b"".join(parts)
     parts.clear()
-    return len(data), compress_frame(data, level)
+    return len(data), compress_content(data, level)
 
 
 def _by_content(entries: Sequence[tuple[Content, int]]) -> list[tuple[Content, list[int]]]:

@@ -21,10 +21,11 @@ from instar.model.manifest import Frame, Manifest
 
 __all__ = ["FRAME_TARGET", "Content", "Group", "Known", "known_chunks", "plan_frames", "worn_out"]
 
-FRAME_TARGET: Final = 8 << 20
-"""Bytes of content in a frame, more or less."""
+FRAME_TARGET: Final = 16 << 20
+"""Bytes of content in a frame, more or less. Every frame begins with nothing to refer to; measured on a 282 MB app,
+level 19: frames of 1 MiB 78.0 MB, 4 MiB 74.2, 8 MiB 72.3, one frame 69.1. A device holds some frames in memory."""
 
-_LEAST_USE: Final = 0.6
+_LEAST_USE: Final = 0.75
 """Share of an earlier frame's content that must still be of use, or what is of use is stored once more."""
 
 
