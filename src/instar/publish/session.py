@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from instar.errors import Conflict, InstarError, NotFound, Unavailable, Untrusted
+from instar.errors import InstarError, NotFound, Unavailable, Untrusted
 from instar.model.channel import MAX_JSON as MAX_CHANNELS
 from instar.model.channel import Channels
 from instar.model.digest import Digest
@@ -55,6 +55,7 @@ class Session:
     channels: Channels
     now: datetime
     _seen: str | None
+    _before: str | None
     _objects: dict[str, bytes | Path] = field(default_factory=dict)
 
     def add(self, key: str, source: bytes | Path) -> None:
@@ -90,17 +91,11 @@ class Session:
         objects = {**self._objects, **dict(metadata)}
         new = [key for key in objects if not _exists(storage, key)]
         note = f"{NOTES}{secrets.token_hex(8)}.json"
-        document = {
-            "timestamp": Digest.of(timestamp).hex,
-            "keys": [key for key in new if not key.endswith(_ROOT_ENDING)],
-        }
+        document = {"before": self._before, "keys": new}
         storage.create(note, json.dumps(document).encode())
         try:
             _upload(storage, {key: objects[key] for key in new}, progress)
             storage.replace(TIMESTAMP, timestamp, expected=self._seen)
-        except Conflict:
-            # Somebody else's lock did not keep us out. Which objects are theirs by now cannot be known.
-            raise
         except InstarError:
             # A storage that just failed may fail again; then the next publisher does it.
             with contextlib.suppress(InstarError):
@@ -130,10 +125,10 @@ def publishing(project: Project) -> Iterator[Session]:
             remove_tree(project.work)
         _settle(storage)
         # Read before the roles: what changes after this line makes the final step fail.
-        seen = storage.stat(TIMESTAMP).etag
+        seen, before = storage.stat(TIMESTAMP).etag, _current(storage)
         roles = project.roles()
         channels = read_channels(project, roles)
-        yield Session(project, roles, channels, project.clock.now(), seen)
+        yield Session(project, roles, channels, project.clock.now(), seen, before)
 
 
 def read_channels(project: Project, roles: RoleSet) -> Channels:
@@ -201,10 +196,14 @@ def _upload(storage: Storage, objects: dict[str, bytes | Path], progress: OnProg
 
 
 def _settle(storage: Storage) -> None:
-    """Remove what unfinished publications created. Their notes go last, so that this too can be killed."""
+    """Remove what unfinished publications created. Their notes go last, so that this too can be killed.
+
+    While the timestamp is still the one from before, nobody can need what was not there then. Where it is another
+    one, somebody published whom the lock did not keep out, and may use some of it: that is left for `instar prune`.
+    """
     for listed in list(storage.list(NOTES)):
-        timestamp, keys = _read_note(storage, listed.key)
-        if timestamp != _current(storage):
+        before, keys = _read_note(storage, listed.key)
+        if keys and before == _current(storage):
             for key in keys:
                 if key != TIMESTAMP and not key.endswith(_ROOT_ENDING):
                     storage.delete(key)
@@ -221,7 +220,7 @@ def _current(storage: Storage) -> str | None:
 def _read_note(storage: Storage, key: str) -> tuple[str | None, list[str]]:
     try:
         document = json.loads(storage.read(key, limit=_MAX_NOTE))
-        return str(document["timestamp"]), [str(name) for name in document["keys"]]
+        return str(document["before"]), [str(name) for name in document["keys"]]
     except (ValueError, TypeError, KeyError):
         # Not ours, or from another version: nothing can be concluded from it. `instar prune` finds what is unused.
         return None, []

@@ -1,5 +1,7 @@
 """Commands that change who is offered what, on a real repository."""
 
+import json
+import shutil
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from instar.errors import Busy, Conflict, Misconfigured
+from instar.model.digest import Digest
 from instar.model.names import Name
 from instar.model.version import Version
 from instar.policy.select import Device, select_release
@@ -16,6 +19,7 @@ from instar.publish import (
     Where,
     halt,
     list_releases,
+    open_project,
     promote,
     resume,
     rollout,
@@ -192,3 +196,44 @@ class TestTwoPublishers:
         # And what it had uploaded is in nobody's way.
         set_floor(project, Version("1.0"))
         assert project.roles().target(manifest_path("app", LINUX, "1.1"))
+
+    def test_what_a_slower_one_notes_never_takes_from_the_faster_one(self, project: Project) -> None:
+        with publishing(project) as slow:
+            root = project.storage.root
+            # The faster one does all of its work in between, on a copy of the folder that then replaces it.
+            copy = project.folder.parent / "copy"
+            shutil.copytree(project.folder, copy)
+            halt(open_project(copy), Version("1.1"))
+            shutil.copytree(copy / "repository", root, dirs_exist_ok=True)
+            slow.roles.set_floor("app", "1.0")
+            with pytest.raises(Conflict):
+                slow.commit(project.open_signers(slow.roles, Authority))
+        assert verify_repository(project).problems == []
+        resume(project, Version("1.1"))
+        assert verify_repository(project).problems == []
+        assert not list(project.storage.list("publishing/"))
+
+    def test_a_note_from_before_somebody_elses_publication_removes_nothing(self, project: Project) -> None:
+        keys = [listed.key for listed in project.storage.list("packs/")]
+        project.storage.write("publishing/x.json", json.dumps({"before": "0" * 64, "keys": keys}).encode())
+        halt(project, Version("1.1"))
+        assert verify_repository(project).problems == []
+
+    def test_a_note_that_says_nothing_is_thrown_away(self, project: Project) -> None:
+        for name, text in [
+            ("a", b"\xff"),
+            ("b", b"[]"),
+            ("c", b'{"before": null}'),
+            ("d", b'{"keys": 7, "before": 1}'),
+        ]:
+            project.storage.write(f"publishing/{name}.json", text)
+        halt(project, Version("1.1"))
+        assert not list(project.storage.list("publishing/"))
+        assert verify_repository(project).problems == []
+
+    def test_a_note_never_reaches_the_root_or_the_timestamp(self, project: Project) -> None:
+        before = Digest.of(project.fetch("metadata/timestamp.json", 1 << 20)).hex
+        keys = ["metadata/timestamp.json", "metadata/1.root.json"]
+        project.storage.write("publishing/x.json", json.dumps({"before": before, "keys": keys}).encode())
+        halt(project, Version("1.1"))
+        assert verify_repository(project).problems == []

@@ -6,7 +6,18 @@ import pytest
 from instar.errors import Misconfigured, Untrusted
 from instar.model.names import Name
 from instar.model.version import Version
-from instar.publish import Project, found_project, open_project, prune, refresh, rotate, verify_repository, yank
+from instar.publish import (
+    Offer,
+    Project,
+    found_project,
+    open_project,
+    prune,
+    refresh,
+    rollout,
+    rotate,
+    verify_repository,
+    yank,
+)
 from instar.publish.settings import Settings
 from instar.storage.memory import MemoryStorage
 from instar.testing.clock import FakeClock
@@ -123,6 +134,20 @@ class TestPrune:
         assert prune(project).objects == ()
         assert verify_repository(project).releases == 2
         assert not [p for p in verify_repository(project).problems if "ended" not in p.what and "ran out" not in p.what]
+
+    def test_what_was_replaced_just_now_stays_however_old_it_is(self, tmp_path: Path, clock: FakeClock) -> None:
+        project = in_memory(new_project(tmp_path / "project", clock))
+        publish(project, "1.0")
+        clock.advance(days(25))
+        snapshot = f"metadata/{project.roles().published['snapshot']}.snapshot.json"
+        listed = project.roles().target("app/channels.json")
+        assert listed
+        rollout(project, Version("1.0"), Offer(50))
+        in_use = {snapshot, listed.key}
+        # A device may have read the timestamp a moment ago, and comes for the rest now.
+        assert not in_use & set(prune(project).objects)
+        clock.advance(days(2))
+        assert in_use <= set(prune(project).objects)
 
     def test_old_releases_outside_every_channel_are_given_up(self, tmp_path: Path, clock: FakeClock) -> None:
         project = in_memory(new_project(tmp_path / "project", clock))
