@@ -386,10 +386,7 @@ class RoleSet:
         """
         if not self._changed:
             return []
-        # Devices remember when the newest timestamp was signed. If an earlier publisher's clock ran ahead, signatures
-        # by a right clock would look expired to them.
-        last = parse_time(self._tree.timestamp.unrecognized_fields.get(SIGNED_AT))
-        moment = max(now, last) if last else now
+        moment = self._moment(now)
         signers, taken, files = list(signers), taken or {}, []
         snapshot = copy.deepcopy(self._tree.snapshot)
         for name in sorted(self._changed - {Root.type, Snapshot.type, Timestamp.type}):
@@ -408,6 +405,21 @@ class RoleSet:
         timestamp.unrecognized_fields[SIGNED_AT] = moment.astimezone(UTC).strftime(TIME_FORMAT)
         files.append(self._sign(timestamp, Timestamp.type, signers))
         return files
+
+    def _moment(self, now: datetime) -> datetime:
+        """Give the time to sign with: never before the one that devices may have learnt from the last timestamp.
+
+        If an earlier publisher's clock ran ahead, signatures by a right clock would look expired to them.
+        """
+        last = parse_time(self._tree.timestamp.unrecognized_fields.get(SIGNED_AT))
+        before = self._published_root
+        if last is None or before is None or last <= now:
+            return now
+        # With other online keys devices forget it, and so must we: a thief may have signed it.
+        replaced = before.roles[Timestamp.type].keyids != self._tree.root.roles[Timestamp.type].keyids
+        # No device kept a time at which the owner's roles had ended.
+        beyond = last >= min(before.expires, self._tree.role(Targets.type).expires)
+        return now if replaced or beyond else last
 
     def _next(self, signed: S, name: str, moment: datetime, taken: Mapping[str, int]) -> S:
         signed = copy.deepcopy(signed)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from securesystemslib.signer import CryptoSigner
 
-from instar.errors import Misconfigured, NotFound, Unavailable, Untrusted
+from instar.errors import Expired, Misconfigured, NotFound, Unavailable, Untrusted
 from instar.model.digest import Digest
 from instar.model.version import Version
 from instar.testing.clock import FakeClock
@@ -169,6 +169,39 @@ def test_a_publisher_whose_clock_ran_ahead_does_not_leave_devices_behind(twin: T
 
 
 # Hash bins
+
+
+def test_a_time_beyond_the_owners_roles_was_kept_by_no_device_and_binds_no_publisher(
+    twin: TwinRepository, tmp_path: Path
+) -> None:
+    def run_ahead(timestamp: Any) -> None:
+        timestamp.version += 1
+        timestamp.unrecognized_fields["x-instar-signed-at"] = "9999-12-31T23:59:59Z"
+
+    trusted = on_device(twin, tmp_path)
+    twin.forge("timestamp", run_ahead, signers=[twin.online])
+    with pytest.raises(Expired):
+        trusted.refresh()
+    with twin.edit(twin.owner, twin.online) as roles:
+        roles.set_target(MANIFEST, size=1, digest=ONE)
+    assert on_device(twin, tmp_path).now == NOW
+
+
+@pytest.mark.parametrize("claimed", [(NOW + timedelta(days=25)).strftime("%Y-%m-%dT%H:%M:%SZ"), "9999-12-31T23:59:59Z"])
+def test_a_time_that_a_thief_signed_ends_with_the_stolen_key(
+    twin: TwinRepository, tmp_path: Path, claimed: str
+) -> None:
+    def run_ahead(timestamp: Any) -> None:
+        timestamp.version += 1
+        timestamp.unrecognized_fields["x-instar-signed-at"] = claimed
+
+    # Nobody puts the honest timestamp back: the owner finds in the storage what the thief left there.
+    twin.forge("timestamp", run_ahead, signers=[twin.online])
+    thief, twin.online = twin.online, make_key()
+    for keys in ([thief, twin.online], [twin.online]):
+        with twin.edit(twin.owner, *keys) as roles:
+            roles.set_keys(Authority.ONLINE, [key.public_key for key in keys])
+    assert on_device(twin, tmp_path).now == NOW
 
 
 def test_a_product_with_many_releases_moves_into_bins_and_old_clients_find_everything(
