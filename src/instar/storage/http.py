@@ -16,12 +16,12 @@ import threading
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
+from typing import Final, cast
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 import urllib3
 
-from instar.errors import Misconfigured, NotFound, Unavailable
+from instar.errors import Misconfigured, NotFound, Unavailable, Untrusted
 from instar.storage import _connections
 from instar.storage._pace import Pace, TooSlow
 from instar.storage.keys import Key, is_immutable
@@ -29,7 +29,7 @@ from instar.storage.options import HttpOptions
 from instar.storage.ports import READ_BLOCK, Reader, Stat, Traffic, shorter
 from instar.system.clock import Clock, SystemClock
 
-__all__ = ["HttpReader"]
+__all__ = ["HttpReader", "RequestRefused"]
 
 _MAX_REDIRECTS: Final = 5
 # Longest wait in seconds between two attempts, whatever the server asks for in Retry-After.
@@ -43,7 +43,12 @@ _GONE: Final = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _TRY_AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LOCKED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED})
+_AMBIGUOUS: Final = re.compile(r"[\\\x00-\x1f\x7f]")
 _CONTENT_RANGE: Final = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)")
+
+
+class RequestRefused(Unavailable):
+    """The server holds the request itself to be wrong (another 4xx than those with a meaning of their own)."""
 
 
 class _Again(Exception):
@@ -120,6 +125,27 @@ class HttpReader(Reader):
     def close(self) -> None:
         """Close the connections that are kept."""
         self._manager.clear()
+
+    def read_query(self, query: str, *, limit: int) -> bytes:
+        """Ask what is behind the address itself, with a query behind a question mark.
+
+        Args:
+            query: what to ask, percent-encoded.
+            limit: bytes that the answer may have.
+
+        Raises:
+            NotFound, Unavailable, Untrusted, Misconfigured: as for :meth:`read`.
+
+        """
+        # Not a key: this is no object. What follows treats it as one that is never kept.
+        asked = cast("Key", f"?{query}")
+        data = bytearray()
+        for block in self._fetch(asked, _Progress(0, None), self._pace(self._options.deadline)):
+            data += block
+            if len(data) > limit:
+                msg = f"The answer of {self._base} is longer than the {limit} bytes it may have."
+                raise Untrusted(msg)
+        return bytes(data)
 
     def _check_base(self, url: str) -> SplitResult:
         try:
@@ -359,7 +385,9 @@ class HttpReader(Reader):
             valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
         except ValueError as error:
             raise self._unavailable("redirects to what is not an address") from error
-        if not valid:
+        # To urllib3 a backslash ends the host's name and to urlsplit it does not. Were it let through, the check of whom
+        # secrets are for would look at another host than the one that is asked.
+        if not valid or "@" in parts.netloc or _AMBIGUOUS.search(target):
             raise self._unavailable("redirects to what is not an address")
         if not self._is_safe(parts) or (here.scheme == "https" and parts.scheme != "https"):
             raise self._unavailable("redirects to an address that is not protected by TLS")
@@ -382,6 +410,8 @@ class HttpReader(Reader):
         if status in _TRY_AGAIN:
             after = response.headers.get("Retry-After", "")
             return _Again(reason, wait=float(after) if re.fullmatch(r"\d{1,6}", after) else 0.0)
+        if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            return RequestRefused(reason.message, hint=reason.hint)
         return reason
 
     def _discard(self, response: urllib3.BaseHTTPResponse) -> None:

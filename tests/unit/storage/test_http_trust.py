@@ -238,6 +238,28 @@ def test_secrets_are_not_shown_to_another_host(storage: MemoryStorage, options: 
         assert shown(other) == {}
 
 
+def test_secrets_are_not_shown_to_a_host_that_looks_like_the_storage_to_one_parser_only(
+    storage: MemoryStorage, options: HttpOptions
+) -> None:
+    with FaultyServer(storage) as server, FaultyServer(storage) as other, HttpReader(server.url, options) as reader:
+        # For Python the host is what is behind the @, for urllib3 what is before the backslash.
+        address, mine = other.url.removesuffix("/repository"), server.url.removeprefix("http://")
+        server.fault(Redirect(f"{address}\\@{mine}/{{key}}"))
+        with pytest.raises(Unavailable, match="not an address"):
+            reader.read(KEY, limit=10)
+        assert other.received == []
+
+
+@pytest.mark.parametrize("to", ["https://user:secret@127.0.0.1/x", "http://127.0.0.1\\x"])
+def test_no_redirect_leads_to_what_the_standard_does_not_call_an_address(
+    storage: MemoryStorage, options: HttpOptions, to: str
+) -> None:
+    with FaultyServer(storage) as server, HttpReader(server.url, options) as reader:
+        server.fault(Redirect(to))
+        with pytest.raises(Unavailable, match="not an address"):
+            reader.read(KEY, limit=10)
+
+
 def test_redirects_without_end_are_not_followed_for_ever(storage: MemoryStorage, options: HttpOptions) -> None:
     with FaultyServer(storage) as server, HttpReader(server.url, options) as reader:
         server.fault(Redirect("/repository/{key}"), times=None)
