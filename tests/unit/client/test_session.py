@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from tuf.api.metadata import Timestamp
 
 from instar.client.config import Config
 from instar.client.session import Session, read_verified
@@ -200,3 +201,19 @@ def test_a_clock_in_1970_learns_the_time_from_what_is_signed(
     session.refresh()
     session.channels()
     assert started - timedelta(minutes=2) < session.now <= datetime.now(UTC)
+
+
+def test_the_channels_file_tells_the_time_where_the_timestamp_does_not(
+    releases: Releases, config: Config, tmp_path: Path
+) -> None:
+    def forget(timestamp: Timestamp) -> None:
+        timestamp.version += 1
+        timestamp.unrecognized_fields.clear()
+
+    releases.repository.forge("timestamp", forget, signers=[releases.repository.online])
+    clock = FakeClock(datetime(1970, 1, 1, tzinfo=UTC))
+    session = Session(replace(config, clock=clock), tmp_path / "cache", releases.repository.storage)
+    session.refresh()
+    assert session.now.year == 1970
+    published = session.channels().published
+    assert session.now == published

@@ -138,8 +138,9 @@ def test_what_is_staged_already_is_not_downloaded_again(device: Device) -> None:
     again = updater.check()
     assert again is not None
     assert (again.download_size, again.requests) == (0, 0)
-    update = replace(again)
-    instar.Updater(device.config, reader=device.storage).download(update).install()
+    for item in device.storage.list("packs/"):
+        device.storage.delete(item.key)
+    device.updater().download(again).install()
     assert device.tree == TWO
 
 
@@ -326,6 +327,22 @@ def test_repair_downloads_only_what_is_damaged(device: Device) -> None:
     (current / "readme").write_bytes(b"two")
     assert 0 < instar.repair(device.config, reader=device.storage).downloaded < 50
     assert device.tree == ONE
+
+
+def test_repair_uses_what_is_whole_elsewhere_in_the_app(releases: Releases, tmp_path: Path) -> None:
+    releases.release("1.1", Bundle({"a": BIG, "b": BIG, "c": b"c"}))
+    device = Device(releases, tmp_path / "app").install()
+    (device.location / "current/b").write_bytes(b"damaged")
+    assert instar.repair(device.config, reader=device.storage).downloaded == 0
+    assert (device.location / "current/b").read_bytes() == BIG
+
+
+def test_manifests_of_what_is_gone_are_not_kept(device: Device) -> None:
+    for number in range(1, 5):
+        device.releases.release(f"1.{number}", replace(TWO, files={"a": str(number).encode()}))
+        device.update()
+        instar.confirm(device.config)
+    assert len(list((device.location / ".instar/client/manifests").iterdir())) <= 3
 
 
 def test_what_is_whole_needs_no_repository_to_be_seen_so(device: Device) -> None:
