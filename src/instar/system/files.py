@@ -6,6 +6,7 @@ Errors of the operating system pass through as ``OSError``: only the caller know
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -35,6 +36,8 @@ COPY_BLOCK: Final = 1 << 20
 """Bytes moved at once when content is copied or hashed: large enough to be fast, small enough to be nothing."""
 
 _SYNCS_AT_ONCE: Final = 16
+
+_CANNOT_SYNC_FOLDERS: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
 
 _FICLONE: Final = 0x40049409  # linux/fs.h; the same number on every architecture instar runs on
 
@@ -86,7 +89,8 @@ def make_folder(path: Path) -> None:
     """
     if path.is_dir():
         return
-    make_folder(path.parent)
+    if path.parent != path:  # a drive that Windows does not have has nothing above it
+        make_folder(path.parent)
     path.mkdir(exist_ok=True)
     sync_folder(path.parent)
 
@@ -130,11 +134,15 @@ def sync_file(file: IO[bytes]) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable. Windows does so with the rename itself."""
+    """Make the names in a folder durable. Windows does so with the rename itself, some network file systems never."""
     if sys.platform != "win32":
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            # How they say that they have no such thing. Nothing can be done about it, and nothing else is wrong.
+            if error.errno not in _CANNOT_SYNC_FOLDERS:
+                raise
         finally:
             os.close(descriptor)
 
@@ -192,34 +200,45 @@ def remove_tree(path: Path) -> None:
         OSError: something in it could not be removed. That there is nothing to remove is no error.
 
     """
-    if not path.is_symlink() and path.is_dir():
-        _remove_folder(path)
-    else:
+    if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
+        return
+    try:
+        _remove_folder(path)
+    except PermissionError:
+        _open_up(path)
+        _remove_folder(path)
 
 
 if sys.version_info >= (3, 12):
 
     def _remove_folder(path: Path) -> None:
-        shutil.rmtree(path, onexc=_make_writable)
+        shutil.rmtree(path, onexc=_ignore_missing)
 
 else:
 
     def _remove_folder(path: Path) -> None:
         # Python 3.11 has only the older spelling of the same handler.
-        shutil.rmtree(path, onerror=lambda function, name, info: _make_writable(function, name, info[1]))
+        shutil.rmtree(path, onerror=lambda function, name, info: _ignore_missing(function, name, info[1]))
 
 
-def _make_writable(function: Callable[..., object], path: str, error: BaseException) -> None:
-    if isinstance(error, FileNotFoundError):
-        return
-    if not isinstance(error, PermissionError):
+def _ignore_missing(_function: Callable[..., object], _path: str, error: BaseException) -> None:
+    if not isinstance(error, FileNotFoundError):
         raise error
-    # A read-only folder refuses to let go of what it holds; on Windows a read-only file refuses too.
-    with contextlib.suppress(OSError):
-        Path(path).parent.chmod(0o700)
-    Path(path).chmod(0o700)
-    function(path)
+
+
+def _open_up(folder: Path) -> None:
+    """Let us list and change a folder and those in it; what its links lead to is not ours."""
+    folder.chmod(stat.S_IRWXU)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            status = entry.stat(follow_symlinks=False)
+            # A junction is a folder to Windows, but it leads out like a link.
+            if stat.S_ISDIR(status.st_mode) and not getattr(status, "st_reparse_tag", 0):
+                _open_up(Path(entry.path))
+            elif sys.platform == "win32" and stat.S_ISREG(status.st_mode):
+                # There a read-only file itself refuses to go.
+                Path(entry.path).chmod(stat.S_IWRITE)
 
 
 def iterate_blocks(file: IO[bytes]) -> Iterator[bytes]:

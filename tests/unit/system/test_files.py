@@ -1,4 +1,7 @@
 import os
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from instar.system.files import (
     move,
     read_bounded,
     remove_tree,
+    sync_folder,
     sync_tree,
     write_atomic,
 )
@@ -82,12 +86,62 @@ def test_removing_a_tree_follows_no_link(tmp_path: Path) -> None:
     assert (outside / "kept").exists()
 
 
+@pytest.fixture
+def own_folder() -> Iterator[Path]:
+    """Give a folder of somebody who is not root, whom modes bind, and be that somebody for the length of a test."""
+    if sys.platform == "win32" or os.geteuid() != 0:
+        with tempfile.TemporaryDirectory() as name:
+            yield Path(name)
+        return
+    folder = Path(tempfile.mkdtemp())
+    os.chown(folder, 65534, 65534)
+    os.seteuid(65534)
+    try:
+        yield folder
+    finally:
+        os.seteuid(0)
+        remove_tree(folder)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX")
+@pytest.mark.parametrize("mode", [0, 0o100, 0o300, 0o400, 0o500])
+def test_a_tree_is_removed_whatever_its_folders_allow(own_folder: Path, mode: int) -> None:
+    tree = own_folder / "tree"
+    (tree / "deep/er/est").mkdir(parents=True)
+    for folder in (tree / "deep/er/est", tree / "deep/er", tree / "deep", tree):
+        (folder / "file").touch(mode=0o400)
+        (folder / "dangling").symlink_to("nowhere")
+        folder.chmod(mode)
+    remove_tree(tree)
+    assert list(own_folder.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX")
+def test_removing_a_tree_changes_no_mode_outside_of_it(own_folder: Path) -> None:
+    outside, tree = own_folder / "outside", own_folder / "tree"
+    outside.touch(mode=0o444)
+    tree.mkdir()
+    (tree / "link").symlink_to(outside)
+    tree.chmod(0o500)
+    own_folder.chmod(0o555)
+    with pytest.raises(PermissionError):
+        remove_tree(tree)
+    assert own_folder.stat().st_mode & 0o777 == 0o555
+    assert outside.stat().st_mode & 0o777 == 0o444
+    own_folder.chmod(0o700)
+
+
 def test_removing_a_link_or_file_or_nothing_is_fine(tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
     (tmp_path / "link").symlink_to("kept")
     remove_tree(tmp_path / "link")
     remove_tree(tmp_path / "nothing")
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at a file system of Linux' own")
+def test_a_file_system_that_cannot_sync_folders_is_no_failure() -> None:
+    sync_folder(Path("/proc/self"))
 
 
 def test_syncing_a_tree_takes_links_and_empty_folders(tmp_path: Path) -> None:
@@ -108,6 +162,18 @@ def test_a_folder_is_made_with_those_above_it_and_may_exist(tmp_path: Path) -> N
     make_folder(tmp_path / "a" / "b" / "c")
     make_folder(tmp_path / "a" / "b" / "c")
     assert (tmp_path / "a" / "b" / "c").is_dir()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps the folder that a process is in")
+def test_no_folder_is_made_where_there_is_nothing_to_make_it_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(FileNotFoundError):
+        make_folder(Path("a/b"))
 
 
 def test_a_file_where_a_folder_should_be_stays(tmp_path: Path) -> None:
