@@ -385,8 +385,8 @@ class HttpReader(Reader):
             valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
         except ValueError as error:
             raise self._unavailable("redirects to what is not an address") from error
-        # To urllib3 a backslash ends the host's name and to urlsplit it does not. Were it let through, the check of whom
-        # secrets are for would look at another host than the one that is asked.
+        # To urllib3 a backslash ends the host's name and to urlsplit it does not: whom secrets are for would be decided
+        # by another host than the one that is asked.
         if not valid or "@" in parts.netloc or _AMBIGUOUS.search(target):
             raise self._unavailable("redirects to what is not an address")
         if not self._is_safe(parts) or (here.scheme == "https" and parts.scheme != "https"):
