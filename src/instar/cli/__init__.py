@@ -18,4 +18,6 @@ def main() -> None:
             f"instar: the command line needs the package {error.name!r}. Install it with: pip install 'instar[cli]'\n",
         )
         sys.exit(2)
+    except KeyboardInterrupt:  # while the program itself was being loaded
+        sys.exit(130)
     sys.exit(run(sys.argv[1:]))

@@ -86,7 +86,10 @@ def run(arguments: Sequence[str], *, program: typer.Typer = app) -> int:
     try:
         get_command(program).main(args=list(arguments), prog_name="instar", standalone_mode=True)
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else _DEFECT
+        code = end.code if isinstance(end.code, int) else _DEFECT
+        if code == _INTERRUPTED:  # typer catches Ctrl-C, and says nothing
+            output.complain("stopped.")
+        return code
     except KeyboardInterrupt:
         output.complain("stopped.")
         return _INTERRUPTED
