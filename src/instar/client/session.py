@@ -13,7 +13,7 @@ from typing import Any, Final
 from instar.client.config import Config
 from instar.client.manifests import ManifestStore
 from instar.content.manifests import expand_delta, expand_manifest, parse_manifest
-from instar.errors import InstarError, Unavailable, Untrusted
+from instar.errors import InstarError, Misconfigured, Unavailable, Untrusted
 from instar.model.channel import MAX_JSON as MAX_CHANNELS
 from instar.model.channel import Channels
 from instar.model.digest import Digest
@@ -68,6 +68,7 @@ class Session:
             Expired: the newest that is served is too old.
             Untrusted: what is served is not what the owner signed.
             Unavailable: the repository does not answer.
+            Misconfigured: it refuses us.
 
         """
         first: InstarError | None = None
@@ -75,7 +76,7 @@ class Session:
             self._source = source
             try:
                 self._metadata.refresh()
-            except (Unavailable, Untrusted) as error:
+            except (Unavailable, Untrusted, Misconfigured) as error:
                 first = first or error
             else:
                 self._ready = True
@@ -226,13 +227,14 @@ def read_verified(reader: Reader, key: str, digest: Digest, size: int) -> bytes:
     Raises:
         Untrusted: none serves that content.
         Unavailable: none answers.
+        Misconfigured: they refuse us.
 
     """
     first: InstarError | None = None
     for source in reader.alternatives():
         try:
             data = source.read(key, limit=size)
-        except (Unavailable, Untrusted) as error:
+        except (Unavailable, Untrusted, Misconfigured) as error:
             first = first or error
             continue
         if Digest.of(data) == digest:

@@ -16,8 +16,9 @@ __all__ = ["MirrorReader"]
 # Seconds for which a mirror that did not answer is asked last: so that not every one of a hundred requests waits for
 # it again, and that it is taken back soon after a passing failure.
 _REST: Final = 300.0
-# A mirror that sends too much or too little may be half copied, or hostile: either way the next one may be neither.
-_FAILURES: Final = (Unavailable, Untrusted)
+# A mirror that sends too much or too little, or asks who we are, may be half copied, closed or hostile: the next one
+# may be none of it.
+_FAILURES: Final = (Unavailable, Untrusted, Misconfigured)
 
 
 class MirrorReader(Reader):
@@ -119,12 +120,12 @@ class MirrorReader(Reader):
 
 
 def _worst(failures: Sequence[InstarError]) -> InstarError:
-    """Choose what to tell: that the object is not there, else that it is wrong, else why nobody answered.
+    """Choose what to tell: that the object is not there, that it is wrong, that we are refused, why nobody answered.
 
     What an answer says comes before the lack of one. Were it an error that *some* mirror is down, mirrors would make
     nothing more reliable: every refresh asks for the next root, which usually does not exist.
     """
-    for family in (NotFound, Untrusted):
+    for family in (NotFound, Untrusted, Misconfigured):
         for error in failures:
             if isinstance(error, family):
                 return error

@@ -15,9 +15,9 @@ from instar.client.session import Session, read_verified
 from instar.errors import NotFound, Unavailable, Untrusted
 from instar.model.digest import Digest
 from instar.model.version import Version
-from instar.storage import MemoryStorage, MirrorReader
+from instar.storage import HttpReader, MemoryStorage, MirrorReader
 from instar.testing.clock import FakeClock
-from instar.testing.http import FaultyServer
+from instar.testing.http import FaultyServer, Status
 from instar.testing.releases import Bundle, Releases
 from instar.testing.repository import TwinRepository
 from instar.trust.layout import floor_path
@@ -119,6 +119,16 @@ def test_a_mirror_that_serves_something_else_costs_a_try_not_the_update(
     session.refresh()
     assert session.channels() == replace(releases.channels(), published=session.channels().published)
     assert session.manifest(Version("1.1")) == releases.manifests["1.1"]
+
+
+def test_a_mirror_that_asks_who_we_are_costs_a_try_not_the_update(
+    releases: Releases, tmp_path: Path, config: Config, server: FaultyServer
+) -> None:
+    server.fault(Status(401), times=None)
+    with HttpReader(server.url) as refusing:
+        session = Session(config, tmp_path / "cache", MirrorReader([refusing, releases.repository.storage]))
+        session.refresh()
+        assert session.channels().product == "app"
 
 
 def test_content_is_taken_from_the_mirror_that_has_what_was_signed() -> None:

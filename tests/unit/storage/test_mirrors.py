@@ -7,19 +7,27 @@ from datetime import timedelta
 
 import pytest
 
-from instar.errors import Misconfigured, NotFound, Unavailable, Untrusted
+from instar.errors import InstarError, Misconfigured, NotFound, Unavailable, Untrusted
 from instar.storage import Key, MemoryStorage, MirrorReader, Reader, Stat, Traffic
 from instar.testing.clock import FakeClock
 
 KEY = "packs/ab/x.pack"
 DATA = b"0123456789" * 100
+DOWN = Unavailable("The mirror is down.")
 
 
 class Mirror(Reader):
     """A storage that fails after so many bytes (None: never), or lies."""
 
-    def __init__(self, data: bytes | None = DATA, *, fails_after: int | None = None) -> None:
+    def __init__(
+        self,
+        data: bytes | None = DATA,
+        *,
+        fails_after: int | None = None,
+        error: InstarError = DOWN,
+    ) -> None:
         self.calls = 0
+        self.error = error
         self.fails_after = fails_after
         self._storage = MemoryStorage()
         if data is not None:
@@ -31,21 +39,25 @@ class Mirror(Reader):
         with self._storage.stream(key, start=start, length=length) as blocks:
             for byte in b"".join(blocks):
                 if given == self.fails_after:
-                    raise Unavailable("The mirror is down.")
+                    raise self.error
                 given += 1
                 yield bytes([byte])
         if self.fails_after is not None:
-            raise Unavailable("The mirror is down.")
+            raise self.error
 
     def _stat(self, key: Key) -> Stat:
         self.calls += 1
         if self.fails_after is not None:
-            raise Unavailable("The mirror is down.")
+            raise self.error
         return self._storage.stat(key)
 
     @property
     def traffic(self) -> Traffic:
         return Traffic(requests=self.calls)
+
+
+def closed() -> Mirror:
+    return Mirror(fails_after=0, error=Misconfigured("The mirror asks who you are."))
 
 
 def part(reader: Reader, start: int = 0, length: int | None = None) -> bytes:
@@ -66,6 +78,13 @@ def test_the_first_that_works_is_asked_alone() -> None:
 def test_the_next_is_asked_when_one_is_down_or_incomplete(broken: Mirror) -> None:
     reader = MirrorReader([broken, Mirror()])
     assert part(reader, 10, 5) == DATA[10:15]
+
+
+def test_a_mirror_that_refuses_us_does_not_keep_from_the_next() -> None:
+    reader = MirrorReader([closed(), Mirror()])
+    assert part(reader, 10, 5) == DATA[10:15]
+    assert MirrorReader([closed(), Mirror()]).read(KEY, limit=1000) == DATA
+    assert MirrorReader([closed(), Mirror()]).stat(KEY).size == 1000
 
 
 def test_a_stream_goes_on_at_the_next_where_it_broke() -> None:
@@ -109,6 +128,8 @@ def test_a_mirror_that_only_lacks_something_is_not_put_last() -> None:
         ([Mirror(fails_after=0), Mirror(None)], NotFound),
         ([Mirror(None), Mirror(fails_after=0)], NotFound),
         ([Mirror(fails_after=0), Mirror(DATA * 2)], Untrusted),
+        ([Mirror(fails_after=0), closed()], Misconfigured),
+        ([closed(), Mirror(None)], NotFound),
         ([Mirror(fails_after=0), Mirror(fails_after=0)], Unavailable),
     ],
 )
@@ -117,7 +138,7 @@ def test_what_an_answer_says_comes_before_the_lack_of_one(mirrors: list[Mirror],
     with pytest.raises(family) as caught:
         reader.read(KEY, limit=1000)
     assert type(caught.value) is family
-    with pytest.raises((Unavailable, Untrusted)):
+    with pytest.raises((Unavailable, Untrusted, Misconfigured)):
         part(reader, 0, 5000)
 
 
