@@ -67,14 +67,15 @@ def read_release(project: Project, target: Target) -> OldRelease:
     return OldRelease(target, document, manifest)
 
 
-def recent_versions(channels: Channels, platform: Name, first: Name) -> list[Version]:
-    """Give the versions offered on a platform, newest first; those of the channel ``first`` before all others.
+def recent_versions(channels: Channels, platform: Name, first: Name, *, before: Version) -> list[Version]:
+    """Give the versions offered on a platform, by how many devices may come from them to ``before``.
 
-    What was yanked comes last: hardly a device runs it for long.
+    That is: older versions first, and of these the newest first; of the channel ``first`` before all others; what was
+    yanked last, for hardly a device runs it for long.
     """
     order = sorted(channels.entries, key=lambda channel: (channel != first, channel))
     rows = [entry for channel in order for entry in reversed(channels.of(channel, platform))]
-    rows.sort(key=lambda entry: entry.yanked)
+    rows.sort(key=lambda entry: (entry.version > before, entry.yanked))
     return list(dict.fromkeys(entry.version for entry in rows))
 
 

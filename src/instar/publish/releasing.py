@@ -127,7 +127,7 @@ def release(project: Project, folder: Path, wanted: Wanted, *, progress: OnProgr
                 folder,
                 build.Label(project.settings.product, wanted.version, wanted.platform, wanted.notes, wanted.meta),
                 bases=[old.manifest for old in recent[:count]],
-                earlier=[old.manifest for old in [*recent, *_elsewhere(session, wanted.platform)]],
+                earlier=[old.manifest for old in [*recent, *_elsewhere(session, wanted)]],
                 reader=project.storage,
                 work=project.work,
                 effort=build.Effort(wanted.effort or settings.effort),
@@ -187,16 +187,18 @@ def _offered(session: Session, wanted: Wanted, channel: Name) -> Channels:
 
 
 def _recent(session: Session, wanted: Wanted, channel: Name, count: int) -> list[OldRelease]:
-    versions = recent_versions(session.channels, wanted.platform, channel)
+    versions = recent_versions(session.channels, wanted.platform, channel, before=wanted.version)
     return read_recent(session.project, session.roles, wanted.platform, versions, count)
 
 
-def _elsewhere(session: Session, platform: Name) -> list[OldRelease]:
+def _elsewhere(session: Session, wanted: Wanted) -> list[OldRelease]:
     """Give the newest release of every other platform: much of what an app brings along is the same on all."""
-    others = sorted({name for platforms in session.channels.entries.values() for name in platforms} - {platform})
+    others = sorted({name for platforms in session.channels.entries.values() for name in platforms})
     found: list[OldRelease] = []
     for other in others:
-        versions = sorted(recent_versions(session.channels, other, Name("stable")), reverse=True)
+        if other == wanted.platform:
+            continue
+        versions = recent_versions(session.channels, other, Name("stable"), before=wanted.version)
         found.extend(read_recent(session.project, session.roles, other, versions, 1))
     return found
 

@@ -58,6 +58,19 @@ def test_as_many_bases_as_asked_for(project: Project, tmp_path: Path) -> None:
     assert publish(project, "1.6", base_releases=0).bases == ()
 
 
+def test_a_fix_for_an_older_line_builds_on_that_line(project: Project) -> None:
+    publish_many(project, "1.0", "1.1", "2.0", "2.1")
+    done = publish(project, "1.1.1", allow_older=True)
+    assert done.bases == (Version("1.1"), Version("1.0"), Version("2.1"))
+
+
+def test_what_another_platform_has_is_not_stored_again(project: Project, tmp_path: Path) -> None:
+    tree = bundle(tmp_path / "tree", lines=20_000)
+    publish(project, "1.0", tree)
+    done = publish(project, "1.0", tree, platform=Name("macos-arm64"))
+    assert done.new == 0
+
+
 def test_large_manifests_are_published_as_differences_too(project: Project, tmp_path: Path) -> None:
     for name in ("a", "b"):
         tree = bundle(tmp_path / name, name)
