@@ -139,8 +139,11 @@ def _check_frame(frame: bytes, size: int) -> None:
     except zstd.ZstdError as error:
         msg = "A compressed frame ends too early."
         raise Untrusted(msg, hint=_HINT) from error
-    # One frame, and nothing behind it: a second one would be decompressed, too.
-    if declared != size or whole != len(frame):
+    # A second frame would be decompressed, too.
+    if whole != len(frame):
+        msg = "A compressed frame has something behind it."
+        raise Untrusted(msg, hint=_HINT)
+    if declared != size:
         msg = f"A compressed frame holds {declared} bytes where {size} were promised."
         raise Untrusted(msg, hint=_HINT)
 

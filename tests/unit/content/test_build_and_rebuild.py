@@ -236,6 +236,25 @@ def spoil(path: Path, how: str) -> None:
             os.mkfifo(path)
 
 
+@pytest.mark.parametrize("how", ["changed", "longer", "shorter", "gone", "a folder", "a link", "a pipe"])
+def test_a_change_behind_the_planners_back_is_told(shelf: Shelf, tmp_path: Path, how: str) -> None:
+    source = installed(shelf, tmp_path)
+    plan = plan_route(shelf.manifests[1], take_inventory([source]))
+    downloads = Downloads(tmp_path / "downloads")
+    downloads.fetch(plan, shelf.storage)
+    spoil(source.root / "bin/app", how)
+    spoil(source.root / "bin/tool", how)
+    # What a file has more than it should is never read, and a patch does not see it.
+    changed = {"bin/tool", "bin/app"} if how != "longer" else set()
+    if not changed:
+        rebuild(plan, [source.root], downloads, tmp_path / "made")
+        assert verify_tree(tmp_path / "made", shelf.manifests[1]) == []
+        return
+    with pytest.raises(BaseChanged) as caught:
+        rebuild(plan, [source.root], downloads, tmp_path / "made")
+    assert {str(place.path) for place in caught.value.places} == changed
+
+
 def test_all_changed_files_are_told_at_once(shelf: Shelf, tmp_path: Path) -> None:
     source = installed(shelf, tmp_path)
     inventory = take_inventory([source])

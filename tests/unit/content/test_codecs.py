@@ -56,7 +56,7 @@ def test_a_frame_that_holds_less_than_was_signed_is_refused() -> None:
 
 
 def test_a_frame_with_another_behind_it_is_refused() -> None:
-    with pytest.raises(Untrusted):
+    with pytest.raises(Untrusted, match="something behind it"):
         expand_frame(compress_frame(bytes(50), 3) * 2, 50)
 
 
