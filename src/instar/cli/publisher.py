@@ -69,7 +69,8 @@ def init(  # noqa: PLR0913  # one parameter for each option
     *,
     product: Annotated[str, typer.Option("--product", help="The product's name.")],
     storage: Annotated[
-        str, typer.Option("--storage", metavar="URL", help="What to publish to: a folder or an address.")
+        str,
+        typer.Option("--storage", metavar="URL", help="What to publish to: a folder (relative to DIR) or an address."),
     ] = "repository",
     url: Annotated[
         list[str] | None, typer.Option("--url", metavar="PUBLIC_URL", help="Where devices will find it.")
@@ -450,8 +451,18 @@ def serve(
     port: Annotated[int, typer.Option("--port", help="The port; 0 takes a free one.")] = 8000,
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
     home: Home = Path(),
+    atomupd: Annotated[
+        Path | None,
+        typer.Option("--atomupd", metavar="FILE", help="Answer for this steamos-atomupd configuration instead."),
+    ] = None,
+    tree: Annotated[Path | None, typer.Option("--tree", metavar="DIR", help="With --atomupd: its static tree.")] = None,
 ) -> None:
     """Serve the repository over HTTP until Ctrl-C. In production any bucket or web server does it."""
+    if atomupd is not None:
+        from instar.cli.atomupd import serve_pool
+
+        serve_pool(atomupd, tree=tree, host=host, port=port)
+        return
     from instar.server import serve as run_server
     from instar.storage import LocalStorage
 
