@@ -187,7 +187,11 @@ def test_a_time_beyond_the_owners_roles_was_kept_by_no_device_and_binds_no_publi
     assert on_device(twin, tmp_path).now == NOW
 
 
-@pytest.mark.parametrize("claimed", [(NOW + timedelta(days=25)).strftime("%Y-%m-%dT%H:%M:%SZ"), "9999-12-31T23:59:59Z"])
+@pytest.mark.parametrize(
+    "claimed",
+    [(NOW + timedelta(days=25)).strftime("%Y-%m-%dT%H:%M:%SZ"), "9999-12-31T23:59:59Z"],
+    ids=["soon", "never"],
+)
 def test_a_time_that_a_thief_signed_ends_with_the_stolen_key(
     twin: TwinRepository, tmp_path: Path, claimed: str
 ) -> None:
