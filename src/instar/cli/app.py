@@ -17,7 +17,7 @@ from typing import Annotated, Final
 import typer
 from typer.main import get_command
 
-from instar.cli import device, output, publisher
+from instar.cli import atomupd, device, output, publisher
 from instar.errors import InstarError
 
 __all__ = ["app", "run"]
@@ -67,7 +67,7 @@ def _instar(
     output.settings.home = home
 
 
-for _commands in (publisher, device):
+for _commands in (publisher, device, atomupd):
     _commands.register(app)
 
 

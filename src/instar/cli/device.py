@@ -19,7 +19,7 @@ from instar.client.here import load_config
 from instar.errors import Misconfigured
 from instar.system import files
 
-__all__ = ["SOMETHING_NEW", "register"]
+__all__ = ["SOMETHING_NEW", "environment_proxy", "register"]
 
 SOMETHING_NEW: Final = 10
 """Exit code of ``check --exit-code`` when there is an update: none of the error families'."""
@@ -302,17 +302,17 @@ def _connection(url: str, headers: list[str] | None, ca_file: Path | None, *, in
         headers=dict(_pair(text, ":", "--header") for text in headers or ()),
         ca_file=None if ca_file is None else ca_file.absolute(),
         insecure_http=insecure_http,
-        proxy=_environment_proxy(url),
+        proxy=environment_proxy(url),
     )
 
 
 def _existing(folder: Path, channel: str | None = None) -> client.Config:
     config = load_config(folder, channel=channel)
-    proxy = config.connection.proxy or _environment_proxy(config.url)
+    proxy = config.connection.proxy or environment_proxy(config.url)
     return replace(config, connection=replace(config.connection, proxy=proxy))
 
 
-def _environment_proxy(url: str) -> str | None:
+def environment_proxy(url: str) -> str | None:
     """Give the proxy that the environment names for this address."""
     parts = urlsplit(url)
     if not parts.hostname or proxy_bypass(parts.hostname):

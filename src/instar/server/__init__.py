@@ -4,6 +4,6 @@ For production any bucket or static web server does the same; this one is there 
 """
 
 from instar.server.app import make_app
-from instar.server.serve import Serving, serve
+from instar.server.serve import Serving, serve, serve_app
 
-__all__ = ["Serving", "make_app", "serve"]
+__all__ = ["Serving", "make_app", "serve", "serve_app"]

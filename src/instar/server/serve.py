@@ -16,12 +16,13 @@ from typing import Final
 
 from granian.constants import Interfaces
 from granian.server.embed import Server
+from starlette.types import ASGIApp
 
 from instar.errors import Misconfigured, Unavailable
 from instar.server.app import make_app
 from instar.storage import LocalStorage
 
-__all__ = ["Serving", "serve"]
+__all__ = ["Serving", "serve", "serve_app"]
 
 _MAX_PORT: Final = 65535
 # Addresses that mean every network, and where this machine itself reaches what listens there.
@@ -74,17 +75,34 @@ def serve(
     if not storage_root.is_dir():
         msg = f"There is no repository in {storage_root}."
         raise Misconfigured(msg, hint="Publish a release first, or name another folder.")
+    serve_app(make_app(LocalStorage(storage_root)), host, port, on_ready)
+
+
+def serve_app(app: ASGIApp, host: str, port: int, on_ready: Callable[[Serving], None] | None = None) -> None:
+    """Serve an application over HTTP, until stopped, interrupted or terminated.
+
+    Args:
+        app: what answers.
+        host: the address to listen on.
+        port: the port to listen on; 0 takes a free one.
+        on_ready: called once it answers, on the server's own thread.
+
+    Raises:
+        Misconfigured: the address or port cannot be used.
+        Unavailable: it did not come up, or ended by itself.
+
+    """
     before = _count_threads()
     try:
-        asyncio.run(_serve(storage_root, host, port, on_ready))
+        asyncio.run(_serve(app, host, port, on_ready))
     finally:
         _wait_for_threads(before)
 
 
-async def _serve(root: Path, host: str, port: int, on_ready: Callable[[Serving], None] | None) -> None:
+async def _serve(app: ASGIApp, host: str, port: int, on_ready: Callable[[Serving], None] | None) -> None:
     with _reserved(host, port) as (address, free_port):
         server = Server(
-            make_app(LocalStorage(root)),
+            app,
             address=address,
             port=free_port,
             interface=Interfaces.ASGINL,

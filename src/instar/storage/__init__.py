@@ -3,7 +3,7 @@
 Knows nothing of signatures: whoever reads checks what came against the digest that was signed.
 """
 
-from instar.storage.http import HttpReader
+from instar.storage.http import HttpReader, RequestRefused
 from instar.storage.keys import Key, is_immutable
 from instar.storage.local import LocalStorage
 from instar.storage.memory import MemoryStorage
@@ -36,6 +36,7 @@ __all__ = [
     "MemoryStorage",
     "MirrorReader",
     "Reader",
+    "RequestRefused",
     "Stat",
     "Storage",
     "Traffic",

@@ -202,13 +202,13 @@ def test_an_adopted_apps_differences_are_listed_up_to_a_number(world: World) -> 
 
 
 def test_a_proxy_is_taken_from_the_environment(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from instar.cli.device import _environment_proxy
+    from instar.cli.device import environment_proxy
 
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
     monkeypatch.setenv("no_proxy", "inside.example")
-    assert _environment_proxy("https://updates.example/") == "http://proxy.example:3128"
-    assert _environment_proxy("https://inside.example/") is None
-    assert _environment_proxy("/srv/updates") is None
+    assert environment_proxy("https://updates.example/") == "http://proxy.example:3128"
+    assert environment_proxy("https://inside.example/") is None
+    assert environment_proxy("/srv/updates") is None
 
 
 def test_expired_metadata_is_said_with_its_date(world: World) -> None:

@@ -13,7 +13,7 @@ from instar.errors import Misconfigured
 from instar.policy.ladder import Aim, Ladder, Standing, select_way
 from instar.policy.rollout import fits
 
-__all__ = ["Answer", "check_branches", "find_update", "write_answer"]
+__all__ = ["Answer", "check_branches", "find_update", "write_answer", "write_answer_line"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,11 @@ def check_branches(pool: Pool) -> None:
 def write_answer(answer: Answer) -> str:
     """Write an answer as clients read it: sorted keys, four spaces, no line break at the end."""
     return json.dumps(_document(answer), sort_keys=True, indent=4)
+
+
+def write_answer_line(answer: Answer) -> bytes:
+    """Write an answer as the dynamic query gives it, in one line."""
+    return json.dumps(_document(answer)).encode()
 
 
 def _document(answer: Answer) -> dict[str, Any]:

@@ -129,18 +129,23 @@ def read_pool(settings: ServerSettings) -> Pool:
     return Pool(settings, tuple(images), tuple(warnings))
 
 
-def walk_folders(pool: Path) -> Iterator[tuple[str, list[str]]]:
-    """Give every folder of a pool that can hold manifests, with the names of its files, in order of their paths.
+def walk_folders(pool: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Give every folder of a pool that can hold manifests, in order of their paths.
 
-    Chunk stores and hidden folders are left out: there is nothing in them, and there may be very much of it.
+    Chunk stores and hidden folders are not entered: there is nothing in them, and there may be very much of it.
+
+    Yields:
+        The folder, and the names of its files and of its chunk stores.
+
     """
     for folder, folders, files in os.walk(pool):
+        stores = sorted(name for name in folders if name.endswith(STORE))
         folders[:] = sorted(name for name in folders if not name.endswith(STORE) and not name.startswith("."))
-        yield folder, sorted(files)
+        yield folder, sorted(files), stores
 
 
 def _manifests(pool: Path) -> Iterator[str]:
-    for folder, files in walk_folders(pool):
+    for folder, files, _ in walk_folders(pool):
         relative = os.path.relpath(folder, pool)
         for name in files:
             if name.endswith(MANIFEST):
