@@ -86,7 +86,6 @@ def test_a_release_interrupted_anywhere(original: Original, tmp_path: Path, faul
         if "1.2" not in versions(folder):
             assert not ended.finished
             publish(open_project(folder), "1.2", tree, channel="beta")
-            assert verify_repository(open_project(folder)).problems == []
         assert versions(folder) == ["1.2", "1.1", "1.0"]
         # The next run, whatever it is, leaves nothing behind that nobody needs.
         promote(open_project(folder), Version("1.2"), Name("stable"))
