@@ -84,7 +84,7 @@ def _init(folder: Path, root: Path) -> None:
         raise Misconfigured(msg) from error
     # Nothing but the root is there; on the way to saying so, it is checked and put into the cache.
     with contextlib.suppress(Unavailable, Expired):
-        TrustedMetadata(folder, root=data, fetch=_no_network, clock=SystemClock()).load()
+        TrustedMetadata(folder, root=data, fetch=_no_network, clock=SystemClock()).refresh()
 
 
 def _refresh(folder: Path, url: str) -> TrustedMetadata:

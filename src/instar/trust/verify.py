@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tempfile
+import weakref
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,6 +92,8 @@ class TrustedMetadata:
         not_before: datetime | None = None,
     ) -> None:
         self._folder = folder
+        self._cache = folder  # where tuf works: a copy, while there is no network
+        self._noted = _BEGINNING
         self._bootstrap = root
         self._fetch = fetch
         self._clock = clock
@@ -111,9 +115,11 @@ class TrustedMetadata:
 
         """
         self._offline = False
+        self._cache, self._noted = self._folder, _BEGINNING
         self._fetcher = _Fetcher(self._fetch)
         with self._translated():
             try:
+                self._tidy()
                 self._start()
             except BaseException:
                 # A new root or a newer timestamp counts even if something after it failed.
@@ -124,17 +130,20 @@ class TrustedMetadata:
             self._record_time(max(self.now, self._signed_at()))
 
     def load(self) -> None:
-        """Believe what the cache holds, without any network, as long as it is valid.
+        """Believe what the cache holds, without any network, as long as it is valid. It may be on a read-only disk.
 
         Raises:
             Unavailable: the cache does not hold all of it.
             Expired: it is too old; says since when.
-            Misconfigured, InstallFailed: as for :meth:`refresh`.
+            Misconfigured: as for :meth:`refresh`.
+            InstallFailed: there is no room for a copy in the system's folder for temporary files.
 
         """
         self._offline = True
         self._fetcher = _Fetcher(self._fetch_cached)
         with self._translated():
+            # tuf writes whatever it does, and the disk may be read-only.
+            self._cache, self._noted = self._copy(), _BEGINNING
             self._start()
 
     def target(self, path: str) -> Target | None:
@@ -150,7 +159,8 @@ class TrustedMetadata:
         with self._translated():
             found = updater.get_targetinfo(path)
             self._judge(self._search(path))
-            self._make_durable(self._fetcher.fetched.keys() - before)
+            if not self._offline:
+                self._make_durable(self._fetcher.fetched.keys() - before)
             return None if found is None else self._as_target(found)
 
     def note_time(self, moment: datetime) -> None:
@@ -164,9 +174,16 @@ class TrustedMetadata:
             RuntimeError: the last :meth:`refresh` or :meth:`load` did not succeed, or there was none.
 
         """
-        if self._recorded_time() < moment < self.expires:
-            with self._translated():
+        if not max(self._noted, self._recorded_time()) < moment < self.expires:
+            return
+        self._noted = moment
+        with self._translated():
+            try:
                 self._record_time(moment)
+            except OSError:
+                # Whoever only looks may do so on a read-only disk.
+                if not self._offline:
+                    raise
 
     @property
     def expires(self) -> datetime:
@@ -182,7 +199,7 @@ class TrustedMetadata:
     @property
     def now(self) -> datetime:
         """The time by which expiry is judged: the clock, but never before a moment that is known to be past."""
-        return max(self._clock.now(), self._not_before, self._recorded_time())
+        return max(self._clock.now(), self._not_before, self._noted, self._recorded_time())
 
     def _ready(self) -> Updater:
         if self._updater is None:
@@ -193,11 +210,10 @@ class TrustedMetadata:
     def _start(self) -> None:
         self._updater = None
         self._expires = {}
-        self._tidy()
         try:
             # tuf's updater refreshes once in its life, so each refresh has its own.
             updater = Updater(
-                str(self._folder),
+                str(self._cache),
                 METADATA,
                 fetcher=self._fetcher,
                 config=UpdaterConfig(
@@ -234,6 +250,18 @@ class TrustedMetadata:
                 continue
             if leftover or not path.is_file() or path.stat().st_size > role_bound(role_of(path.name)):
                 files.remove_tree(path)
+
+    def _copy(self) -> Path:
+        """Copy the cache, as far as it is a cache, to where tuf can write; it goes when this object does."""
+        copy = Path(tempfile.mkdtemp(prefix="instar-"))
+        weakref.finalize(self, files.remove_tree, copy)
+        for folder, to in ((self._folder, copy), (self._folder / _HISTORY, copy / _HISTORY)):
+            to.mkdir(exist_ok=True)
+            for path in filter(Path.is_file, folder.glob("*.json")):
+                # What is too long is damaged; what is missing then will be called so.
+                with contextlib.suppress(ValueError):
+                    (to / path.name).write_bytes(files.read_bounded(path, role_bound(role_of(path.name))))
+        return copy
 
     def _make_durable(self, roles: Collection[str]) -> None:
         """Bring what was fetched to the disk itself: tuf replaces files in one step, but does not wait for the disk."""
@@ -274,7 +302,7 @@ class TrustedMetadata:
         return _expired(*min(found.items(), key=lambda item: item[1]))
 
     def _file(self, role: str) -> Path:
-        return self._folder / f"{quote(role, '')}.json"
+        return self._cache / f"{quote(role, '')}.json"
 
     def _cached(self, role: str) -> Signed:
         """Read a role that tuf has accepted: its cache holds what it verified, byte for byte."""

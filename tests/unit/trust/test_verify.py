@@ -1,4 +1,6 @@
+import gc
 import json
+import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ import pytest
 from instar.errors import Expired, InstallFailed, Misconfigured, NotFound, Unavailable, Untrusted
 from instar.model.digest import Digest
 from instar.testing.clock import FakeClock
+from instar.testing.crash import READ_ONLY, run
 from instar.testing.repository import TwinRepository, current_key
 from instar.trust.layout import MAX_SNAPSHOT, MAX_TIMESTAMP, Fetch, role_bound
 from instar.trust.roles import Authority, Lifetimes
@@ -142,6 +145,39 @@ def test_without_a_network_the_cache_is_believed(twin: TwinRepository, tmp_path:
     assert offline.target("app/channels.json") == first.target("app/channels.json")
     with pytest.raises(NotFound, match="not in the cache"):
         offline.target(MANIFEST)
+
+
+def test_without_a_network_the_cache_may_be_on_a_read_only_disk(twin: TwinRepository, tmp_path: Path) -> None:
+    online = device(twin, tmp_path)
+    online.refresh()
+    online.target(MANIFEST)
+    later = NOW + timedelta(days=2)
+
+    def look() -> None:
+        offline = device(twin, tmp_path, fetch=unreachable)
+        offline.load()
+        assert offline.target(MANIFEST) is not None
+        offline.note_time(later)
+        assert offline.now == later
+
+    ended = run(look, below=tmp_path / "deep", fault=READ_ONLY, at=1)
+    assert ended.finished, ended.trace
+    assert ended.reached
+    assert device(twin, tmp_path).now == NOW
+
+
+def test_the_copy_of_the_cache_goes_with_its_reader(
+    twin: TwinRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    device(twin, tmp_path).refresh()
+    offline = device(twin, tmp_path, fetch=unreachable)
+    offline.load()
+    assert len(list((tmp_path / "temporary").iterdir())) == 1
+    del offline
+    gc.collect()
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_without_network_and_cache_it_says_so(twin: TwinRepository, tmp_path: Path) -> None:
