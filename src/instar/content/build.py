@@ -14,9 +14,9 @@ from typing import Final
 
 from instar.content.chunking import cut_file
 from instar.content.downloads import disk_failure
-from instar.content.drafts import Draft, PatchMaker, is_worth
-from instar.content.layout import Content, Known, known_chunks, plan_frames, worn_out
-from instar.content.packs import PackFile, PackWriter, compress_content
+from instar.content.drafts import Draft, PatchMaker
+from instar.content.layout import Content, FramePlan, Group, Known, known_chunks, plan_frames, worn_out
+from instar.content.packs import PackFile, PackWriter, compress_frame, compress_quickly
 from instar.content.patches import Effort
 from instar.content.scan import Tree, scan_folder
 from instar.errors import Misconfigured
@@ -113,16 +113,15 @@ def build_release(  # noqa: PLR0913  # the subject and its surroundings; all but
             remove_tree(work / ".bases")
             with PackWriter(work, "chunks") as writer:
                 pieces.write_chunks(writer, contents, drafts, tree.root, _LEVELS[effort], progress)
-            kept = [draft for draft in drafts if is_worth(draft.size, pieces.price(draft.missing))]
             with PackWriter(work, "patches") as writer:
-                pieces.write_patches(writer, kept, maker)
+                pieces.write_patches(writer, drafts, maker)
     manifest = pieces.manifest(label, tree, contents)
     statistics = Statistics(
         tree=manifest.size,
         new=pieces.new,
         chunk_pack=sum(file.size for file in pieces.files[:1] if pieces.new),
-        patch_pack=sum(file.size for file in pieces.files[-1:] if kept),
-        patches=len(kept),
+        patch_pack=sum(file.size for file in pieces.files[-1:] if drafts),
+        patches=len(drafts),
     )
     return Built(manifest, tuple(pieces.files), statistics)
 
@@ -199,7 +198,7 @@ class _Pieces:
         )
         if not frames:
             return
-        self.new = sum(content.chunks[number][1] for frame in frames for content, number in frame)
+        self.new = sum(content.chunks[number][1] for frame in frames for content, number in frame.chunks)
         written: list[Frame] = []
         with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="instar-compress") as pool:
             try:
@@ -213,17 +212,12 @@ class _Pieces:
                 raise
         pack, file = writer.finish()
         self.files.append(file)
-        for frame, entries in zip(written, frames, strict=True):
+        for frame, plan in zip(written, frames, strict=True):
             offset = 0
-            for content, number in entries:
+            for content, number in plan.chunks:
                 digest, size = content.chunks[number]
                 self._spots[digest] = _Spot(pack, frame, offset)
                 offset += size
-
-    def price(self, chunks: Sequence[tuple[Digest, int]]) -> float:
-        """Give the bytes that chunks cost, each its share of its frame."""
-        spots = ((self._spots[digest].frame, size) for digest, size in chunks)
-        return sum(frame.length * size / frame.size for frame, size in spots)
 
     def write_patches(self, writer: PackWriter, drafts: Sequence[Draft], maker: PatchMaker) -> None:
         """Put patches into a pack of their own."""
@@ -307,11 +301,11 @@ class _Tables:
         return self._pack_numbers[pack]
 
 
-def _compress(entries: Sequence[tuple[Content, int]], root: Path, level: int) -> tuple[int, bytes]:
+def _compress(plan: FramePlan, root: Path, level: int) -> tuple[int, bytes]:
     """Read the chunks of a frame, check that they are what was hashed before, and compress them together."""
     parts = []
     # Chunks of one file follow each other, so each file is opened once.
-    for content, numbers in _by_content(entries):
+    for content, numbers in _by_content(plan.chunks):
         starts = [0]
         for _, size in content.chunks:
             starts.append(starts[-1] + size)
@@ -326,7 +320,9 @@ def _compress(entries: Sequence[tuple[Content, int]], root: Path, level: int) ->
                 parts.append(part)
     data = b"".join(parts)
     parts.clear()
-    return len(data), compress_content(data, level)
+    # Time goes where bytes go: what most devices make by patch is fetched by first installs and very old ones only.
+    compress = compress_frame if plan.group is Group.NO_PATCH else compress_quickly
+    return len(data), compress(data, level)
 
 
 def _by_content(entries: Sequence[tuple[Content, int]]) -> list[tuple[Content, list[int]]]:

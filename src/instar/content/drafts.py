@@ -25,7 +25,7 @@ from instar.model.progress import OnProgress, Phase, Progress
 from instar.storage.ports import Reader
 from instar.system.files import create_file
 
-__all__ = ["Draft", "PatchMaker", "is_worth"]
+__all__ = ["Draft", "PatchMaker"]
 
 WHOLE_FILE: Final = 64 << 20
 """Bytes up to which a file is patched whole. Larger ones are patched in regions, which bounds memory."""
@@ -37,15 +37,10 @@ _MEMORY: Final = 640 << 20
 _WORTH: Final = 0.9
 _ROW: Final = 60
 
-# What a chunk costs is not known before the frames are made. A quick compression tells it well enough to decide
-# whether to try; level 19 in large frames makes about this part of it.
+# What a chunk costs is not known before the frames are made, and they are laid out by what has a patch. A quick
+# compression tells it well enough; level 19 in large frames makes about this part of it.
 _ESTIMATE_LEVEL: Final = 3
 _ESTIMATE_FACTOR: Final = 0.8
-
-
-def is_worth(size: int, chunks: float) -> bool:
-    """Tell whether a patch of ``size`` bytes is worth keeping where the chunks would cost ``chunks`` bytes."""
-    return size + _ROW <= _WORTH * chunks
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +48,7 @@ class Draft:
     """A patch that was made and tried, not yet in a pack.
 
     It makes ``length`` bytes from ``offset`` of the file ``content`` from ``parts`` of a file of the base release
-    number ``base``. It spares a device with that release the chunks ``missing``. Its ``size`` bytes lie at ``at`` in
-    the maker's own file.
+    number ``base``. Its ``size`` bytes lie at ``at`` in the maker's own file.
     """
 
     content: Digest
@@ -63,7 +57,6 @@ class Draft:
     length: int
     parts: tuple[Base, ...]
     codec: Codec
-    missing: tuple[tuple[Digest, int], ...]
     at: int
     size: int
     digest: Digest
@@ -180,7 +173,7 @@ class PatchMaker:
         absent = b"".join(new[at : at + size] for at, (_, size) in zip(job.missing_at, job.missing, strict=True))
         chunks = _ESTIMATE_FACTOR * len(zstd.compress(absent, level=_ESTIMATE_LEVEL))
         del absent
-        if not is_worth(0, chunks):
+        if not _is_worth(0, chunks):
             return None
         if job.is_whole:
             spans = [(0, job.old.size)]
@@ -192,7 +185,7 @@ class PatchMaker:
             return None
         base = _read_spans(old.path, spans)
         encoded = encode_patch(base, new, self._effort)
-        if encoded is None or not is_worth(len(encoded.data), chunks):
+        if encoded is None or not _is_worth(len(encoded.data), chunks):
             return None
         parts = tuple(Base(job.old.digest, offset, length) for offset, length in spans)
         with self._lock:
@@ -207,7 +200,6 @@ class PatchMaker:
             length=job.length,
             parts=parts,
             codec=encoded.codec,
-            missing=job.missing,
             at=at,
             size=len(encoded.data),
             digest=Digest.of(encoded.data),
@@ -284,3 +276,8 @@ def _read_spans(path: Path, spans: Sequence[tuple[int, int]]) -> bytes:
             file.seek(offset)
             parts.append(file.read(length))
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _is_worth(size: int, chunks: float) -> bool:
+    """Tell whether a patch of ``size`` bytes is worth keeping where the chunks would cost ``chunks`` bytes."""
+    return size + _ROW <= _WORTH * chunks

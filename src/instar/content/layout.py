@@ -19,7 +19,7 @@ from typing import Final
 from instar.model.digest import Digest
 from instar.model.manifest import Frame, Manifest
 
-__all__ = ["FRAME_TARGET", "Content", "Group", "Known", "known_chunks", "plan_frames", "worn_out"]
+__all__ = ["FRAME_TARGET", "Content", "FramePlan", "Group", "Known", "known_chunks", "plan_frames", "worn_out"]
 
 FRAME_TARGET: Final = 16 << 20
 """Bytes of content in a frame, more or less. Every frame begins with nothing to refer to; measured on a 282 MB app,
@@ -45,6 +45,14 @@ class Content:
     path: str
     kind: str
     chunks: tuple[tuple[Digest, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FramePlan:
+    """A frame to be made: its chunks in order, each as the content that it belongs to and its number there."""
+
+    group: Group
+    chunks: Sequence[tuple[Content, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +89,14 @@ def plan_frames(
     elsewhere: Collection[Digest],
     again: Collection[Digest],
     patched: Collection[Digest],
-) -> list[list[tuple[Content, int]]]:
-    """Put chunks into frames.
+) -> list[FramePlan]:
+    """Put chunks into frames. No chunk is in two of them.
 
     Args:
         contents: distinct ones.
         elsewhere: chunks that stay where earlier releases have them.
         again: chunks that earlier releases have, and that are stored once more.
         patched: contents that a patch leads to.
-
-    Returns:
-        For each frame its chunks: the content one belongs to, and its number there. No chunk is in two frames.
 
     """
     seen = set(elsewhere)
@@ -107,7 +112,7 @@ def plan_frames(
             runs.setdefault(Group.STORED_AGAIN if digest in again else group, []).append((content, number))
         for group, run in runs.items():
             groups[group].append(run)
-    return [frame for group in Group for frame in _fill(groups[group])]
+    return [FramePlan(group, chunks) for group in Group for chunks in _fill(groups[group])]
 
 
 def _fill(runs: Sequence[list[tuple[Content, int]]]) -> list[list[tuple[Content, int]]]:

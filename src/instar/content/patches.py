@@ -34,7 +34,7 @@ class Effort(StrEnum):
 _DIFF_LEVEL: Final = 19
 # Level of prefix patches when time matters, and for small content, where it never does.
 _FAST_LEVEL: Final = 9
-_SMALL: Final = 256 << 10
+_SMALL: Final = 32 << 10
 
 # How much larger one of two files may be for them to count as versions of one.
 _SIMILAR_SIZE: Final = 2

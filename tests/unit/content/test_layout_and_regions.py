@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from instar.content.drafts import WHOLE_FILE
-from instar.content.layout import FRAME_TARGET, Content, known_chunks, plan_frames, worn_out
+from instar.content.layout import FRAME_TARGET, Content, FramePlan, Group, known_chunks, plan_frames, worn_out
 from instar.content.patches import BaseFiles
 from instar.content.regions import MAX_RUN, WINDOW, SampledIndex
 from instar.model.digest import Digest
@@ -26,8 +26,8 @@ def content(path: str, *sizes: int, kind: str = "elf", chunks: str | None = None
     return Content(digest(path), path, kind, rows)
 
 
-def laid_out(frames: list[list[tuple[Content, int]]]) -> list[list[str]]:
-    return [[f"{content.path} {number}" for content, number in frame] for frame in frames]
+def laid_out(frames: list[FramePlan]) -> list[list[str]]:
+    return [[f"{content.path} {number}" for content, number in frame.chunks] for frame in frames]
 
 
 def test_alike_files_share_a_frame_in_the_order_of_their_paths() -> None:
@@ -40,6 +40,7 @@ def test_content_that_nobody_has_a_patch_for_lies_apart() -> None:
     contents = [content("a", 10), content("b", 10)]
     frames = plan_frames(contents, elsewhere=(), again=(), patched={digest("a")})
     assert laid_out(frames) == [["b 0"], ["a 0"]]
+    assert [frame.group for frame in frames] == [Group.NO_PATCH, Group.PATCHED]
 
 
 def test_a_chunk_that_patched_and_unpatched_files_share_lies_with_the_unpatched() -> None:
@@ -65,7 +66,7 @@ def test_a_large_file_gets_even_frames_of_its_own() -> None:
     frames = plan_frames(contents, elsewhere=(), again=(), patched=())
     assert laid_out(frames)[0] == ["a 0"]
     assert laid_out(frames)[-1] == ["c 0"]
-    big = [len(frame) for frame in frames[1:-1]]
+    big = [len(frame.chunks) for frame in frames[1:-1]]
     assert len(big) == 2
     assert abs(big[0] - big[1]) <= 1
 
