@@ -18,9 +18,10 @@ import pytest
 import instar
 from instar.content._zstd import zstd
 from instar.content.manifests import compress_manifest
-from instar.errors import InstallFailed, Untrusted
+from instar.errors import Untrusted
 from instar.model.digest import Digest
 from instar.model.manifest import MAX_JSON, piece_key
+from instar.policy.select import Reason
 from instar.testing.releases import Bundle, Releases, read_bundle
 from instar.testing.repository import TwinRepository
 from instar.trust.layout import manifest_path
@@ -286,12 +287,8 @@ def test_a_release_that_failed_here_is_not_installed_under_another_number(victim
     victim.update()
     instar.rollback(victim.config)
     victim.releases.release("1.2", TWO)
-    updater = instar.Updater(victim.config, reader=victim.storage)
-    update = updater.check()
-    assert update is None or str(update.version) == "1.2"
-    if update is not None:
-        with pytest.raises(InstallFailed, match="failed on this device"):
-            updater.download(update)
+    found = instar.Updater(victim.config, reader=victim.storage).look()
+    assert (found.update, found.reason) == (None, Reason.FAILED_HERE)
     victim.is_unharmed()
 
 

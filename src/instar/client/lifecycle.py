@@ -15,7 +15,7 @@ from instar.client.choice import choose
 from instar.client.config import Config
 from instar.client.here import Contact, Here, open_here
 from instar.client.relaunch import own_command, relaunch, relaunch_command
-from instar.errors import Busy, Expired, InstarError, Misconfigured, Unavailable
+from instar.errors import Busy, Expired, InstallFailed, InstarError, Misconfigured, Unavailable
 from instar.install import Action, Failure, Installation, Phase, StartReason, Switched
 from instar.model.version import Version
 
@@ -205,7 +205,10 @@ def _known(here: Here) -> tuple[datetime | None, datetime | None, Version | None
     from instar.storage import MemoryStorage  # noqa: PLC0415
 
     try:
-        with here.working():
+        with contextlib.ExitStack() as stack:
+            # On a read-only disk there is nobody else at work who had to be kept away.
+            with contextlib.suppress(InstallFailed):
+                stack.enter_context(here.working())
             # An empty storage: whatever is not in the cache is not known.
             session = here.session(MemoryStorage())
             session.load()

@@ -210,7 +210,11 @@ class Updater:
             if here.switches_channel and current is not None and choice.leads_on_from(current):
                 here.save_record(channel=here.channel)  # from here on it is followed like any other
             return Finding(current, None, decision.reason)
-        return Finding(current, self._price(session, decision.entry, decision.reason, status), decision.reason)
+        update = self._price(session, decision.entry, decision.reason, status)
+        if any(failure.tree_digest == update.release.tree_digest for failure in status.failed):
+            # The very content that failed here, under another number.
+            return Finding(current, None, Reason.FAILED_HERE)
+        return Finding(current, update, decision.reason)
 
     def _price(self, session: Session, entry: Entry, reason: Reason, status: Status) -> Update:
         current = status.current

@@ -249,7 +249,7 @@ class Installation:
         """
         with self._operation(f"Release {release.version} could not be staged"):
             state = self._worker.state
-            if state.current is not None and state.current.release.tree_digest == release.tree_digest:
+            if state.current is not None and state.current.release == release:
                 msg = f"Release {release.version} runs already."
                 raise Misconfigured(msg)
             if state.has_failed(release):

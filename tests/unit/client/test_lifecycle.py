@@ -22,6 +22,7 @@ from instar.install import Installation, Layout
 from instar.model.digest import Digest
 from instar.storage import MemoryStorage
 from instar.testing.clock import FakeClock
+from instar.testing.crash import READ_ONLY, run
 from instar.testing.releases import Bundle, Releases, read_bundle
 from instar.testing.repository import TwinRepository
 from instar.trust.layout import channels_path
@@ -173,6 +174,20 @@ def test_status_of_a_busy_installation_says_what_it_can(scene: Scene) -> None:
         found = instar.status(scene.config)
     assert str(found.version) == "1.0"
     assert (found.known_until, found.offered) == (None, None)
+
+
+def test_status_on_a_read_only_disk_says_what_is_known(scene: Scene) -> None:
+    scene.release("1.1")
+    assert instar.Updater(scene.config, reader=scene.storage).check() is not None
+
+    def look() -> None:
+        found = instar.status(scene.config)
+        assert found.known_until is not None
+        assert (str(found.version), str(found.offered)) == ("1.0", "1.1")
+
+    ended = run(look, below=scene.config.location, fault=READ_ONLY, at=1)
+    assert ended.finished, ended.trace
+    assert ended.reached
 
 
 def test_a_version_that_confirms_by_its_health_alone_is_steady_at_once(tmp_path: Path) -> None:

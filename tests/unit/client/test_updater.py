@@ -129,6 +129,31 @@ def test_a_staged_update_waits_for_the_next_start(device: Device) -> None:
     assert (start.restart_needed, start.pending) == (False, True)
 
 
+@pytest.mark.parametrize("layout", ["versioned", "in place"])
+def test_a_release_with_the_same_content_under_another_number_is_an_update_like_any_other(
+    releases: Releases, tmp_path: Path, layout: str
+) -> None:
+    device = Device(releases, tmp_path / "app")
+    if layout == "versioned":
+        device.install()
+    else:
+        for path, data in ONE.files.items():
+            (device.location / path).parent.mkdir(parents=True, exist_ok=True)
+            (device.location / path).write_bytes(data)
+        (device.location / "app").chmod(0o755)
+        instar.adopt(device.config, "1.0", reader=device.storage)
+    releases.release("1.0.post1", ONE, introduces=1)
+    update = device.update()
+    assert update.download_size == 0
+    assert device.version == "1.0.post1"
+    instar.confirm(device.config)
+    assert instar.repair(device.config, reader=device.storage).problems == ()
+    releases.release("1.1", TWO, requires=1)
+    device.update()
+    assert device.version == "1.1"
+    assert str(instar.rollback(device.config)) == "1.0.post1"
+
+
 def test_what_is_staged_already_is_not_downloaded_again(device: Device) -> None:
     device.releases.release("1.1", TWO)
     updater = device.updater()
