@@ -27,7 +27,7 @@ class Name(str):
     """A platform's or channel's name: 1 to 64 of ``a-z 0-9 . _ -``, letters or digits at both ends.
 
     Raises:
-        ValueError: it is not, or it holds ``..``.
+        ValueError: it is not, it holds ``..``, or Windows reserves it for a device: names become folders.
 
     """
 
@@ -40,6 +40,9 @@ class Name(str):
                 f"{text[:80]!r} cannot be a name: use 1 to 64 lower-case letters, digits, '.', '_' or '-', "
                 "with a letter or digit at both ends"
             )
+            raise ValueError(msg)
+        if _is_device(text):
+            msg = f"{text!r} cannot be a name: it is a device's name on Windows"
             raise ValueError(msg)
         return super().__new__(cls, text)
 
@@ -103,9 +106,13 @@ def _structural_problem(text: str) -> str | None:
             return "it is absolute, or holds an empty, '.' or '..' segment"
         if len(segment.encode()) > _MAX_SEGMENT:
             return f"a segment is longer than {_MAX_SEGMENT} bytes"
-        if segment.split(".")[0].rstrip(" ").lower() in _RESERVED:
+        if _is_device(segment):
             return f"{segment!r} is a device's name on Windows"
     return None
+
+
+def _is_device(segment: str) -> bool:
+    return segment.partition(".")[0].rstrip(" ").lower() in _RESERVED
 
 
 def windows_problem(path: TreePath) -> str | None:

@@ -10,7 +10,9 @@ def test_a_name_is_what_it_was_written_as(text: str) -> None:
     assert Name(text) == text
 
 
-@pytest.mark.parametrize("text", ["", "A", "a/b", "-a", "a-", ".a", "a..b", "a b", "a" * 65, "é", "a\n"])
+@pytest.mark.parametrize(
+    "text", ["", "A", "a/b", "-a", "a-", ".a", "a..b", "a b", "a" * 65, "é", "a\n", "nul", "com1.app"]
+)
 def test_a_name_that_could_be_misread_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="cannot be a name"):
         Name(text)
