@@ -23,7 +23,7 @@ def exclusive(path: Path, *, what: str) -> Iterator[None]:
 
     Raises:
         Busy: another process (or thread) holds it.
-        OSError: the file cannot be opened.
+        OSError: the file cannot be opened, or its file system knows no locks.
 
     """
     with _held(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644), what):
@@ -36,7 +36,7 @@ def exclusive_folder(folder: Path, *, what: str) -> Iterator[None]:
 
     Raises:
         Busy: another process (or thread) holds it.
-        OSError: the folder cannot be opened.
+        OSError: the folder cannot be opened, or its file system knows no locks.
 
     """
     with _held(os.open(folder, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)), what):
@@ -48,7 +48,7 @@ def _held(descriptor: int, what: str) -> Iterator[None]:
     try:
         try:
             _lock(descriptor)
-        except OSError as error:
+        except (BlockingIOError, PermissionError) as error:  # POSIX' and Windows' words for it
             msg = f"Another process is working on {what}."
             raise Busy(msg, hint="Try again when it is done.") from error
         yield
