@@ -33,7 +33,12 @@ class Keep:
             _check(pattern)
         joined = "|".join(_translate(pattern.rstrip("/")) for pattern in self.patterns)
         # Everything below a matched folder is matched too.
-        object.__setattr__(self, "_expression", re.compile(f"(?s:(?:{joined})(?:/.*)?)" if joined else "(?!)"))
+        try:
+            expression = re.compile(f"(?s:(?:{joined})(?:/.*)?)" if joined else "(?!)")
+        except re.error as error:
+            msg = f"the patterns {', '.join(self.patterns)[:200]!r} hold a range of characters that runs backward"
+            raise ValueError(msg) from error
+        object.__setattr__(self, "_expression", expression)
 
     def __bool__(self) -> bool:
         return bool(self.patterns)
