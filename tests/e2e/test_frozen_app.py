@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from instar.client.platform import detect_platform
+from instar.system.platform import detect_platform
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "hello"
 STARTUP_SECONDS = 60

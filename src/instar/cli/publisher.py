@@ -138,7 +138,7 @@ def release(  # noqa: PLR0913  # one parameter for each option
 ) -> None:
     """Publish a folder as a release."""
     from instar import publish
-    from instar.client.platform import detect_platform
+    from instar.system.platform import detect_platform
 
     wanted = publish.Wanted(
         version=to_version(version),

@@ -10,10 +10,10 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from instar.client.environment import own_environment
-from instar.client.platform import detect_platform
 from instar.errors import Misconfigured
 from instar.model.names import Name, ProductName
 from instar.system.clock import Clock, SystemClock
+from instar.system.platform import detect_platform
 
 __all__ = ["DEFAULT_CHANNEL", "MAX_ROOT", "Config", "Connection"]
 

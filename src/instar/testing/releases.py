@@ -16,13 +16,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from instar.client.platform import detect_platform
 from instar.content.manifests import compress_manifest, make_delta
 from instar.model.channel import Channels, Entry
 from instar.model.digest import Digest
 from instar.model.manifest import Base, Chunk, Codec, File, Frame, Link, Manifest, Pack, Patch, piece_key
 from instar.model.names import Name, ProductName, TreePath
 from instar.model.version import Version
+from instar.system.platform import detect_platform
 from instar.testing.repository import TwinRepository
 from instar.trust.layout import channels_path, manifest_path
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from instar.client.config import Config, Connection
-from instar.client.platform import detect_platform, platform_name
 from instar.errors import Misconfigured
+from instar.system.platform import detect_platform, platform_name
 
 ROOT = b'{"signed": {}}'
 
