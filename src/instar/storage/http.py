@@ -348,7 +348,8 @@ class HttpReader(Reader):
         pace: Pace,
     ) -> urllib3.BaseHTTPResponse:
         """Send a request and follow where the server points, within bounds."""
-        url = self._base + key
+        # To S3 a plus in an address is a space.
+        url = self._base + key.replace("+", "%2B")
         for _ in range(_MAX_REDIRECTS + 1):
             parts = urlsplit(url)
             sent = {"Accept-Encoding": "identity", "User-Agent": "instar", **headers}

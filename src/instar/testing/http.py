@@ -277,7 +277,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         owner = self.server.owner
-        key = self.path.removeprefix("/repository/")
+        # As S3 reads it. Other escapes are part of a key.
+        key = self.path.removeprefix("/repository/").replace("+", " ").replace("%2B", "+")
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Received(self.command, key, headers)
         fault = owner._take(request)  # noqa: SLF001  # one piece in two classes

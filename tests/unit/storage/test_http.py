@@ -86,6 +86,15 @@ def test_only_the_wanted_bytes_are_asked_for(server: FaultyServer, reader: HttpR
     assert ranges(server) == ["bytes=600000-999999", "bytes=600000-", None]
 
 
+def test_a_plus_is_not_left_to_be_taken_for_a_space(
+    storage: MemoryStorage, server: FaultyServer, reader: HttpReader
+) -> None:
+    key = f"targets/app/{'ab' * 32}.linux-1.0+build.5.manifest"
+    storage.write(key, b"manifest")
+    assert reader.read(key, limit=10) == b"manifest"
+    assert reader.stat(key).size == 8
+
+
 def test_nobody_is_asked_for_nothing(server: FaultyServer, reader: HttpReader) -> None:
     assert part(reader, 5, 0) == b""
     assert server.received == []
