@@ -22,6 +22,7 @@ from instar.model.version import Version
 __all__ = [
     "FORMAT",
     "MAX_CHUNK",
+    "MAX_CHUNKS_USED",
     "MAX_FRAME",
     "MAX_JSON",
     "MAX_META",
@@ -46,6 +47,8 @@ FORMAT: Final = "instar-manifest-1"
 # more, so that a hostile or broken manifest cannot exhaust it.
 MAX_JSON: Final = 256 << 20  # a 100 GB image in 32 KiB chunks needs about this much
 MAX_CHUNK: Final = 16 << 20
+# Of all files together. A run of a few bytes can name any number, of a file that claims any size; 256 GB have as many.
+MAX_CHUNKS_USED: Final = 8 << 20
 MAX_FRAME: Final = 64 << 20
 MAX_PATCH_BASE: Final = 256 << 20
 MAX_PATCH_OUTPUT: Final = 256 << 20
@@ -229,6 +232,8 @@ class Manifest:
                 for patch in file.patches
                 if not self._patch_is_sound(patch, file.size)
             )
+        if sum(len(file.chunks) for file in self.files) > MAX_CHUNKS_USED:
+            problems.append(f"the files name more than {MAX_CHUNKS_USED} chunks")
         if len(self.notes.encode()) > MAX_NOTES:
             problems.append(f"the notes are longer than {MAX_NOTES} bytes")
         if sum(len(k.encode()) + len(v.encode()) for k, v in self.meta.items()) > MAX_META:
@@ -364,7 +369,7 @@ def _files_to_json(files: Sequence[File]) -> list[dict[str, Any]]:
 
 
 def _files_from_json(rows: Sequence[Mapping[str, Any]]) -> Iterator[File]:
-    behind = 0
+    behind = used = 0
     for row in rows:
         executable = row.get("executable", False)
         if not isinstance(executable, bool):
@@ -374,8 +379,8 @@ def _files_from_json(rows: Sequence[Mapping[str, Any]]) -> Iterator[File]:
         chunks: list[int] = []
         for run in row.get("chunks", []):
             first, count = numbers(run, 2) if isinstance(run, list) else (behind, *numbers([run], 1))
-            # No chunk is empty, so a file has no more of them than bytes: bounds what a hostile run can ask for.
-            if first < 0 or count < 1 or len(chunks) + count > size:
+            used += count
+            if first < 0 or count < 1 or used > MAX_CHUNKS_USED:
                 msg = "a run of chunks is out of bounds"
                 raise ValueError(msg)
             behind = first + count

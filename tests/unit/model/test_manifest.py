@@ -137,6 +137,8 @@ def test_all_problems_are_told_at_once() -> None:
         {"files": [{"path": "a"}]},
         {"files": [{"path": "a", "size": True, "sha256": "0" * 64}]},
         {"files": [{"path": "a", "size": 3, "sha256": "0" * 64, "chunks": [[0, 1 << 60]]}]},
+        {"files": [{"path": "a", "size": 1 << 70, "sha256": "0" * 64, "chunks": [[0, 1 << 60]]}]},
+        {"files": [{"path": f"{n}", "size": 1 << 70, "sha256": "0" * 64, "chunks": [[0, 1 << 20]]} for n in range(9)]},
         {"files": [{"path": "a", "size": 0, "sha256": "0" * 64, "executable": "yes"}]},
         {"chunks": [["0" * 64, 1, 0]]},
         {"chunks": [["0" * 64, 1]]},
