@@ -126,8 +126,9 @@ class Versioned(Arrangement):
         """Do nothing: everything is in its place."""
 
     def unselect(self, trash: Path) -> None:
-        """Remove the link."""
-        del trash
+        """Move all trees away, then remove the link: where a file is in use, nothing is done before that shows."""
+        if self.trees.is_dir():
+            self.platform.move(self.trees, trash)
         self.platform.unpoint(self.entry)
 
     def renames(self, source: str | None, target: str) -> tuple[tuple[Path, Path], ...]:

@@ -67,7 +67,7 @@ class Entry:
             row = check_keys(check_format(json.loads(data), RELEASE_FORMAT), keys)
             release = Installed(Version(row["version"]), Digest.parse(row["tree"]), int(row["checkpoint"]))
             return cls(Tree(name, release), int(row["inode"]), row["confirmed"] is True)
-        except (TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             msg = f"the description of the tree {name} is malformed: {error}"
             raise ValueError(msg) from error
 

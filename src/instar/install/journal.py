@@ -99,6 +99,6 @@ class Journal:
                 waits_for=None if row["waits_for"] is None else int(row["waits_for"]),
                 keep_user_files=row["keep_user_files"] is True,
             )
-        except (TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             msg = f"the installation's journal is malformed: {error}"
             raise ValueError(msg) from error

@@ -141,6 +141,6 @@ class Record:
                 device_id=text(row.get("device_id", "")),
                 facts={text(k): text(v) for k, v in row.get("facts", {}).items()},
             )
-        except (TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             msg = f"the installation's record is malformed: {error}"
             raise ValueError(msg) from error

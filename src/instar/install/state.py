@@ -196,7 +196,7 @@ class State:
                     for f in rows["failed"]
                 ),
             )
-        except (TypeError, KeyError, AttributeError) as error:
+        except (TypeError, KeyError, AttributeError, OverflowError) as error:
             msg = f"the installation's state is malformed: {error}"
             raise ValueError(msg) from error
 

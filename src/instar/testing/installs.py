@@ -31,7 +31,7 @@ PLATFORMS: Final[Mapping[str, Callable[[], Platform]]] = {
 """Every platform as it can run on Linux, with the system calls that it may meet."""
 
 
-def make_record(layout: Layout = Layout.VERSIONED, **changes: Any) -> Record:  # noqa: ANN401  # whatever a record has
+def make_record(layout: Layout = Layout.VERSIONED, **changes: Any) -> Record:
     """Give a record for the small app."""
     base: dict[str, Any] = {"keep": ("settings.ini", "data/*"), **changes}
     product, platform, channel = ProductName("app"), Name("linux-x86_64"), Name("stable")
@@ -98,7 +98,7 @@ def begin(
     platform: Platform | None = None,
     clock: Clock | None = None,
     version: str | None = "1.0",
-    **changes: Any,  # noqa: ANN401  # whatever a record has
+    **changes: Any,
 ) -> Installation:
     """Make an installation with the app in ``version`` (None: without one), and the user's own files in it."""
     record = make_record(layout, **changes)
