@@ -77,7 +77,7 @@ class LocalStorage(Storage):
 
     def _list(self, prefix: str) -> Iterator[Listed]:
         top = self.root / prefix.rpartition("/")[0]
-        for folder, folders, names in os.walk(top):
+        for folder, folders, names in os.walk(top, onerror=_raise_unless_missing):
             folders[:] = [name for name in folders if not name.startswith(".")]
             for name in names:
                 path = Path(folder, name)
@@ -201,6 +201,12 @@ class LocalStorage(Storage):
         finally:
             with contextlib.suppress(FileNotFoundError):
                 temporary.unlink()
+
+
+def _raise_unless_missing(error: OSError) -> None:
+    # Left to itself, os.walk passes over a folder that it may not read, and a full storage looks empty.
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        raise error
 
 
 def _same_content(path: Path, source: bytes | Path) -> bool:

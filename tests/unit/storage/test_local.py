@@ -154,6 +154,19 @@ def test_a_folder_that_may_not_be_written_needs_a_person(tmp_path: Path) -> None
         tmp_path.chmod(0o700)
 
 
+@not_for_root
+def test_a_folder_that_may_not_be_read_does_not_look_empty(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    storage.write(KEY, b"x")
+    folder = (tmp_path / KEY).parent
+    folder.chmod(0)
+    try:
+        with pytest.raises(Misconfigured, match="Give yourself access"):
+            storage.list()
+    finally:
+        folder.chmod(0o700)
+
+
 @pytest.mark.parametrize(
     ("fault", "family"),
     [
