@@ -15,7 +15,7 @@ _MAX_LENGTH = 64
 
 @total_ordering
 class Version:
-    """A PEP 440 version. ``str()`` gives the canonical spelling, by which it is also compared and hashed.
+    """A PEP 440 version. ``str()`` gives the canonical spelling; ``1.0`` and ``1.0.0`` are equal all the same.
 
     Raises:
         ValueError: not PEP 440, or longer than 64 characters.
