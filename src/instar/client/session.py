@@ -233,7 +233,9 @@ def read_verified(reader: Reader, key: str, digest: Digest, size: int) -> bytes:
     first: InstarError | None = None
     for source in reader.alternatives():
         try:
-            data = source.read(key, limit=size)
+            # As a stream of known length, so that a slow line has time for a large object.
+            with source.stream(key, length=size) as blocks:
+                data = b"".join(blocks)
         except (Unavailable, Untrusted, Misconfigured) as error:
             first = first or error
             continue

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from instar.errors import Cancelled, InstallFailed, Untrusted
+from instar.errors import Cancelled, InstallFailed, Unavailable, Untrusted
 from instar.model.digest import Digest
 from instar.model.progress import OnProgress, Phase, Progress, ignore_progress
 from instar.policy.route import Piece, Plan, Range, group_pieces
@@ -234,7 +234,13 @@ class Downloads:
         left = list(part.pieces)
         tries = 0
         while True:
-            good = self._receive(run, left, job, sources[tries])
+            try:
+                good = self._receive(run, left, job, sources[tries])
+            except (Unavailable, Untrusted) as error:
+                # The reader has asked all it knows. One source alone may well fail while the next has what is right.
+                if isinstance(error, Cancelled) or tries in {0, len(sources) - 1}:
+                    raise
+                good = 0
             del left[:good]
             if not left:
                 return

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from instar.errors import InstallFailed, Misconfigured
-from instar.system.process import follow_program
+from instar.system.process import run_program
 
 __all__ = ["BundleInstaller", "OnPercent", "Rauc"]
 
@@ -65,7 +65,7 @@ class Rauc:
 
         try:
             # Behind "--", an address can be no option.
-            ended = follow_program(
+            ended = run_program(
                 [self.program, "install", "--", bundle],
                 folder=Path("/"),
                 timeout=_TIMEOUT,

@@ -8,17 +8,18 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-__all__ = ["Completed", "follow_program", "run_program"]
+__all__ = ["Completed", "run_program"]
 
-# Bytes of output kept for the error message, from its end: where a program says why it failed.
+# Bytes of output kept for the error message, from its end: where a program says why it failed. No more is ever held.
 _OUTPUT_KEPT: Final = 4096
+# Seconds that are left to read what an ended program printed last.
+_LAST_WORDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,32 +30,83 @@ class Completed:
     output: str
 
 
-def run_program(argv: Sequence[str], *, folder: Path, timeout: float, environment: Mapping[str, str]) -> Completed:
+def run_program(
+    argv: Sequence[str],
+    *,
+    folder: Path,
+    timeout: float,
+    environment: Mapping[str, str],
+    on_line: Callable[[str], None] = lambda _: None,
+) -> Completed:
     """Run ``argv`` in ``folder`` with nothing but ``environment``, for at most ``timeout`` seconds.
+
+    When the program has ended or its time has run out, it is killed with all of its process group (on Windows, it
+    alone).
+
+    Args:
+        argv: the program and its arguments; no shell.
+        folder: where it runs.
+        timeout: seconds.
+        environment: all of it.
+        on_line: told of each line as it is printed, from another thread. A line is ended by a line break or by a
+            carriage return, with which programs draw over what they printed before.
 
     Raises:
         OSError: it could not be started.
 
     """
-    # A file, not a pipe: a grandchild that keeps a pipe open would keep us waiting for it.
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(  # noqa: S603  # the command comes from signed or local configuration, without a shell
-            list(argv),
-            cwd=folder,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        code: int | None
-        try:
-            code = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            code = None
-        finally:
-            _kill_group(process)
-        return Completed(code, _tail(output))
+    process = subprocess.Popen(  # noqa: S603  # the command comes from signed or local configuration, without a shell
+        list(argv),
+        cwd=folder,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        bufsize=0,
+    )
+    output = _Output(process.stdout, on_line)
+    code: int | None
+    try:
+        code = process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        code = None
+    finally:
+        _kill_group(process)
+        output.end()
+    return Completed(code, output.tail)
+
+
+class _Output:
+    """Reads what a program prints, in a thread of its own, and keeps the end of it."""
+
+    def __init__(self, pipe: IO[bytes] | None, on_line: Callable[[str], None]) -> None:
+        self._pipe = pipe
+        self._on_line = on_line
+        self._kept = b""
+        # A daemon: who left the process group and kept the pipe may print for ever, and we do not wait for it.
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    @property
+    def tail(self) -> str:
+        return self._kept.decode(errors="replace").strip()
+
+    def end(self) -> None:
+        """Wait until what was printed has been read."""
+        self._thread.join(_LAST_WORDS)
+
+    def _follow(self) -> None:
+        begun = b""
+        with contextlib.ExitStack() as stack:
+            pipe = stack.enter_context(self._pipe) if self._pipe else None
+            while pipe and (block := pipe.read(_OUTPUT_KEPT)):
+                self._kept = (self._kept + block)[-_OUTPUT_KEPT:]
+                *lines, begun = re.split(rb"[\r\n]", (begun + block)[-_OUTPUT_KEPT:])
+                for line in filter(None, lines):
+                    self._on_line(line.decode(errors="replace"))
+        if begun:
+            self._on_line(begun.decode(errors="replace"))
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
@@ -64,65 +116,3 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
         else:
             os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def _tail(output: IO[bytes]) -> str:
-    size = output.seek(0, os.SEEK_END)
-    output.seek(max(0, size - _OUTPUT_KEPT))
-    return output.read().decode(errors="replace").strip()
-
-
-def follow_program(
-    argv: Sequence[str],
-    *,
-    folder: Path,
-    timeout: float,
-    environment: Mapping[str, str],
-    on_line: Callable[[str], None],
-) -> Completed:
-    """Run a program as :func:`run_program` does, and hand on each line as it is printed.
-
-    A line is ended by a line break or by a carriage return, with which programs draw over what they printed before.
-
-    Raises:
-        OSError: it could not be started.
-
-    """
-    process = subprocess.Popen(  # noqa: S603  # the command comes from local configuration, without a shell
-        list(argv),
-        cwd=folder,
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    expired = threading.Event()
-
-    def end() -> None:
-        expired.set()
-        _kill_group(process)
-
-    # Killing the group ends every child that holds the pipe, and with it the reading below.
-    timer = threading.Timer(timeout, end)
-    timer.start()
-    kept = b""
-    try:
-        pipe = process.stdout
-        assert pipe is not None  # noqa: S101  # asked for above
-        with pipe:
-            begun = b""
-            while block := pipe.read1(_OUTPUT_KEPT):  # type: ignore[attr-defined]  # a buffered reader
-                kept = (kept + block)[-_OUTPUT_KEPT:]
-                *lines, begun = re.split(rb"[\r\n]", (begun + block)[-_OUTPUT_KEPT:])
-                for line in filter(None, lines):
-                    on_line(line.decode(errors="replace"))
-            if begun:
-                on_line(begun.decode(errors="replace"))
-        code: int | None = process.wait(timeout)
-    except subprocess.TimeoutExpired:
-        code = None
-    finally:
-        timer.cancel()
-        _kill_group(process)
-    return Completed(None if expired.is_set() else code, kept.decode(errors="replace").strip())

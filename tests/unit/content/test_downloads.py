@@ -179,6 +179,14 @@ def test_bytes_that_one_mirror_spoils_come_from_another(tmp_path: Path) -> None:
     check_all(downloads)
 
 
+def test_a_mirror_that_fails_after_another_spoiled_bytes_does_not_end_the_search(tmp_path: Path) -> None:
+    bad, dead, good = Server(one=bytes(len(DATA))), Server(), Server(one=DATA)
+    bad.others = (dead, good)
+    downloads = Downloads(tmp_path)
+    downloads.fetch(plan_for(PIECES), bad)
+    check_all(downloads)
+
+
 def test_what_was_damaged_on_the_disk_is_fetched_afresh(tmp_path: Path) -> None:
     Downloads(tmp_path).fetch(plan_for(PIECES), Server(one=DATA))
     (run,) = tmp_path.iterdir()

@@ -64,6 +64,26 @@ def test_a_program_whose_time_runs_out_is_stopped_with_its_children(tmp_path: Pa
     assert not stat.exists() or stat.read_text().split()[2] == "Z"
 
 
+def test_what_a_program_prints_is_told_line_by_line_and_only_its_end_is_held(tmp_path: Path) -> None:
+    lines: list[str] = []
+    script = (
+        "printf '1%%\\r2%%\\nlast words'; i=0; while [ $i -lt 3000 ]; do echo 0123456789; i=$((i+1)); done; echo end"
+    )
+    done = run_program(["sh", "-c", script], folder=tmp_path, timeout=60, environment=ENVIRONMENT, on_line=lines.append)
+    assert lines[:3] == ["1%", "2%", "last words0123456789"]
+    assert len(lines) == 3003
+    assert done.output.endswith("end")
+    assert len(done.output) <= 4096
+
+
+def test_a_stray_that_keeps_the_output_open_is_not_waited_for(tmp_path: Path) -> None:
+    start = time.monotonic()
+    code = "import os, time; os.fork() or (os.setsid(), print('stray', flush=True), time.sleep(30))"
+    done = run_program([sys.executable, "-c", code], folder=tmp_path, timeout=60, environment=ENVIRONMENT)
+    assert done.code == 0
+    assert time.monotonic() - start < 20
+
+
 def test_a_program_that_does_not_exist_is_an_error_of_the_system(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"."):
         run_program([str(tmp_path / "none")], folder=tmp_path, timeout=5, environment={})
