@@ -52,6 +52,19 @@ class Project:
         """The folder for work in progress."""
         return self.folder / WORK_FOLDER
 
+    def key_files(self) -> dict[str, Path]:
+        """Give the private keys that are in files, by whose they are."""
+        found = {}
+        for authority in Authority:
+            scheme, _, rest = self.key_uri(authority).partition(":")
+            if scheme == trust_keys.FILE_SCHEME:
+                found[authority.value] = self.folder / rest
+        return found
+
+    def key_uri(self, authority: Authority) -> str:
+        """Give where the private key of an authority is."""
+        return self.settings.keys.owner if authority is Authority.OWNER else self.settings.keys.online
+
     def fetch(self, key: str, limit: int) -> bytes:
         """Read a small object of the storage."""
         return self.storage.read(key, limit=limit)
@@ -89,7 +102,7 @@ class Project:
         return [self._open_signer(authority, roles) for authority in authorities]
 
     def _open_signer(self, authority: Authority, roles: RoleSet) -> Signer:
-        uri = self.settings.keys.owner if authority is Authority.OWNER else self.settings.keys.online
+        uri = self.key_uri(authority)
         known = roles.keys(authority)
         # A key in a service or in hardware is opened by its public half; one in a file says itself which it is.
         public = None if uri.startswith(f"{trust_keys.FILE_SCHEME}:") else known[0]

@@ -21,6 +21,7 @@ from instar.publish.history import OldRelease, read_recent, recent_versions
 from instar.publish.project import Project
 from instar.publish.session import Session, local_disk, publishing
 from instar.publish.settings import MAX_BASES, Effort
+from instar.storage.local import LocalStorage
 from instar.system.files import remove_tree
 from instar.trust.layout import manifest_path, target_key
 from instar.trust.roles import Authority
@@ -163,15 +164,25 @@ def _check_texts(wanted: Wanted) -> None:
 
 
 def _check_folder(folder: Path, project: Project) -> None:
-    """Refuse the mistake that a scan would not see: a release that holds the keys it is signed with."""
+    """Refuse the mistakes that a scan would not see: a release that holds the keys it is signed with, or packs."""
     try:
-        inside = project.folder.resolve().is_relative_to(folder.resolve(strict=True))
+        bundle = folder.resolve(strict=True)
     except OSError as error:
         msg = f"The folder {folder} cannot be read: {error.strerror or error}."
         raise Misconfigured(msg, hint="Name the folder that your bundler made.") from error
-    if inside:
-        msg = f"{folder} holds this project itself, with its settings and keys."
+    if project.folder.resolve().is_relative_to(bundle):
+        msg = f"The folder {folder} holds this project itself, with its settings and keys."
         raise Misconfigured(msg, hint="Name the folder that your bundler made.")
+    for name, key in project.key_files().items():
+        if key.resolve().is_relative_to(bundle):
+            msg = f"The folder {folder} holds the {name} key {key}, which would be published with it."
+            raise Misconfigured(msg, hint="Name the folder that your bundler made, or keep the key elsewhere.")
+    # What is in the one is emptied by this very command; what is in the other is published already.
+    own = [project.work, *([project.storage.root] if isinstance(project.storage, LocalStorage) else [])]
+    for place in (path.resolve() for path in own):
+        if bundle.is_relative_to(place) or place.is_relative_to(bundle):
+            msg = f"The folder {folder} and the folder {place}, where instar keeps its own files, lie in one another."
+            raise Misconfigured(msg, hint="Name the folder that your bundler made.")
 
 
 def _offered(session: Session, wanted: Wanted, channel: Name) -> Channels:

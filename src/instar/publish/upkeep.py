@@ -80,7 +80,7 @@ def rotate(project: Project, authority: Authority, *, passphrase: str | None) ->
         Busy, Unavailable, Untrusted: as for :func:`instar.publish.release`.
 
     """
-    uri = project.settings.keys.owner if authority is Authority.OWNER else project.settings.keys.online
+    uri = project.key_uri(authority)
     scheme, _, rest = uri.partition(":")
     if scheme != FILE_SCHEME:
         msg = f"The key {uri} is not in a file, so instar cannot make its successor."

@@ -1,5 +1,6 @@
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from instar.model.version import Version
 from instar.publish import Project, Wanted, list_releases, release, show_release, verify_repository
 from instar.publish.session import read_channels
 from instar.publish.settings import Effort
+from instar.system.files import remove_tree
 from instar.testing.clock import FakeClock
 from instar.trust.layout import manifest_path
 from tests.support.projects import LINUX, bundle, new_project, publish, publish_many, snapshot_of, this_moment
@@ -140,6 +142,29 @@ class TestRefused:
     def test_the_project_itself(self, project: Project) -> None:
         with pytest.raises(Misconfigured, match="holds this project itself"):
             publish(project, "1.2", project.folder.parent)
+
+    def test_the_keys(self, project: Project) -> None:
+        with pytest.raises(Misconfigured, match="holds the owner key"):
+            publish(project, "1.2", project.folder / "keys")
+
+    def test_a_folder_with_a_key_somewhere_in_it(self, project: Project, tmp_path: Path) -> None:
+        tree = bundle(tmp_path / "t")
+        key = project.folder / "keys" / "online.pem"
+        (tree / "lib" / "online.pem").write_bytes(key.read_bytes())
+        keys = replace(project.settings.keys, online=f"file:{tree}/lib/online.pem")
+        moved = replace(project, settings=replace(project.settings, keys=keys))
+        with pytest.raises(Misconfigured, match="holds the online key"):
+            publish(moved, "1.2", tree)
+
+    @pytest.mark.parametrize("name", ["repository", "repository/packs", ".instar-work"])
+    def test_a_folder_of_instars_own(self, project: Project, name: str) -> None:
+        (project.folder / name).mkdir(exist_ok=True)
+        try:
+            with pytest.raises(Misconfigured, match="lie in one another"):
+                publish(project, "1.2", project.folder / name)
+            assert (project.folder / name).is_dir()
+        finally:
+            remove_tree(project.work)
 
     @pytest.mark.parametrize(
         ("name", "platform"),
