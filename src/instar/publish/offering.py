@@ -17,7 +17,7 @@ from instar.publish import channels as edit
 from instar.publish.channels import Offer, Offered
 from instar.publish.history import split_path
 from instar.publish.project import Project
-from instar.publish.session import Session, publishing
+from instar.publish.session import Session, publishing, refuse_below_floor
 from instar.trust.layout import MANIFEST_SUFFIX, manifest_path
 from instar.trust.roles import Authority
 
@@ -63,6 +63,7 @@ def promote(
                 raise _unknown(version, name)
         if not platforms:
             raise _unknown(version, None)
+        refuse_below_floor(session, version)
         channels = session.channels
         for name in platforms:
             if platform is None and version in {entry.version for entry in channels.of(channel, name)}:

@@ -19,7 +19,7 @@ from instar.model.version import Version
 from instar.publish.channels import Offer, add_release
 from instar.publish.history import OldRelease, read_recent, recent_versions
 from instar.publish.project import Project
-from instar.publish.session import Session, local_disk, publishing
+from instar.publish.session import Session, local_disk, publishing, refuse_below_floor
 from instar.publish.settings import MAX_BASES, Effort
 from instar.storage.local import LocalStorage
 from instar.system.files import remove_tree
@@ -113,10 +113,8 @@ def release(project: Project, folder: Path, wanted: Wanted, *, progress: OnProgr
     settings = project.settings.release
     channel = wanted.channel or settings.channel
     with publishing(project) as session:
-        path = manifest_path(project.settings.product, wanted.platform, wanted.version)
-        if session.roles.target(path):
-            msg = f"{wanted.version} for {wanted.platform!s} exists already."
-            raise Misconfigured(msg, hint="A release is never changed: give this one a new version.")
+        _refuse_existing(session, wanted)
+        refuse_below_floor(session, wanted.version)
         channels = _offered(session, wanted, channel)
         signers = project.open_signers(session.roles, [Authority.OWNER, Authority.ONLINE])
         count = settings.base_releases if wanted.base_releases is None else wanted.base_releases
@@ -183,6 +181,22 @@ def _check_folder(folder: Path, project: Project) -> None:
         if bundle.is_relative_to(place) or place.is_relative_to(bundle):
             msg = f"The folder {folder} and the folder {place}, where instar keeps its own files, lie in one another."
             raise Misconfigured(msg, hint="Name the folder that your bundler made.")
+
+
+def _refuse_existing(session: Session, wanted: Wanted) -> None:
+    # Not by the path alone: 1.0 and 1.0.0 are one version in two spellings, and devices hold them to be the same.
+    spellings = [
+        str(entry.version)
+        for platforms in session.channels.entries.values()
+        for entry in platforms.get(wanted.platform, ())
+        if entry.version == wanted.version
+    ]
+    product = session.project.settings.product
+    for text in dict.fromkeys([str(wanted.version), *spellings]):
+        if session.roles.target(manifest_path(product, wanted.platform, text)):
+            other = "" if text == str(wanted.version) else f", as {text}"
+            msg = f"{wanted.version} for {wanted.platform!s} exists already{other}."
+            raise Misconfigured(msg, hint="A release is never changed: give this one a new version.")
 
 
 def _offered(session: Session, wanted: Wanted, channel: Name) -> Channels:

@@ -18,11 +18,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from instar.errors import InstarError, NotFound, Unavailable, Untrusted
+from instar.errors import InstarError, Misconfigured, NotFound, Unavailable, Untrusted
 from instar.model.channel import MAX_JSON as MAX_CHANNELS
 from instar.model.channel import Channels
 from instar.model.digest import Digest
 from instar.model.progress import OnProgress, Phase, Progress, ignore_progress
+from instar.model.version import Version
 from instar.publish.project import Project
 from instar.storage.ports import Storage
 from instar.system.files import remove_tree
@@ -30,7 +31,7 @@ from instar.trust.keys import Signer
 from instar.trust.layout import METADATA, Target, channels_path, metadata_key, taken_versions, target_key
 from instar.trust.roles import RoleSet
 
-__all__ = ["NOTES", "Session", "local_disk", "publishing", "read_channels", "read_target"]
+__all__ = ["NOTES", "Session", "local_disk", "publishing", "read_channels", "read_target", "refuse_below_floor"]
 
 NOTES: Final = "publishing/"
 """Prefix of the keys under which a publication writes down what it is going to create."""
@@ -164,6 +165,19 @@ def read_target(project: Project, target: Target, *, limit: int) -> bytes:
         msg = f"{target.key} is not what was signed."
         raise Untrusted(msg, hint="Somebody or something changed the storage: restore it before you publish.")
     return data
+
+
+def refuse_below_floor(session: Session, version: Version) -> None:
+    """Refuse to offer what no device would take.
+
+    Raises:
+        Misconfigured: the version is below the security floor.
+
+    """
+    floor = session.roles.floor(session.project.settings.product)
+    if floor and version < Version(floor):
+        msg = f"{version} is below the security floor, {floor}: no device would take it."
+        raise Misconfigured(msg, hint="Give it a version that is not, or see `instar floor --help`.")
 
 
 @contextlib.contextmanager

@@ -9,7 +9,16 @@ from instar.errors import Misconfigured
 from instar.model.channel import Channels
 from instar.model.names import Name
 from instar.model.version import Version
-from instar.publish import Project, Wanted, list_releases, release, show_release, verify_repository
+from instar.publish import (
+    Project,
+    Wanted,
+    list_releases,
+    promote,
+    release,
+    set_floor,
+    show_release,
+    verify_repository,
+)
 from instar.publish.session import read_channels
 from instar.publish.settings import Effort
 from instar.system.files import remove_tree
@@ -118,6 +127,10 @@ class TestRefused:
         with pytest.raises(Misconfigured, match=r"1\.1 for linux-x86_64 exists already"):
             publish(project, "1.1")
 
+    def test_a_version_that_exists_in_another_spelling(self, project: Project) -> None:
+        with pytest.raises(Misconfigured, match=r"1\.1\.0 for linux-x86_64 exists already, as 1\.1\."):
+            publish(project, "1.1.0", channel="beta")
+
     def test_an_older_version_than_the_newest(self, project: Project) -> None:
         with pytest.raises(Misconfigured, match="--allow-older"):
             publish(project, "1.0.5")
@@ -223,6 +236,17 @@ class TestRefused:
         with pytest.raises(Misconfigured, match="not the one that the repository knows"):
             publish(project, "1.2")
         key.write_bytes(saved)
+
+
+def test_what_is_below_the_security_floor_is_neither_released_nor_promoted(project: Project) -> None:
+    publish_many(project, "1.0", "1.1")
+    set_floor(project, Version("1.1"))
+    before = snapshot_of(project.storage.root)
+    with pytest.raises(Misconfigured, match=r"below the security floor, 1\.1"):
+        publish(project, "1.0.1", allow_older=True)
+    with pytest.raises(Misconfigured, match=r"below the security floor, 1\.1"):
+        promote(project, Version("1.0"), Name("beta"))
+    assert snapshot_of(project.storage.root) == before
 
 
 def test_a_file_that_vanishes_while_it_is_packed_stops_the_release(project: Project, tmp_path: Path) -> None:
