@@ -87,15 +87,21 @@ def bar() -> Iterator[OnProgress]:
     tasks: dict[Phase, TaskID] = {}
     lock = threading.Lock()
     columns = (TextColumn("{task.description:>16}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(compact=True))
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+    bars = Bars(*columns, console=Console(stderr=True), transient=True)
 
-        def show(progress: Progress) -> None:
-            with lock:
-                if progress.phase not in tasks:
-                    tasks[progress.phase] = bars.add_task(progress.phase.value, total=progress.total)
-            bars.update(tasks[progress.phase], completed=progress.done, total=progress.total)
+    def show(progress: Progress) -> None:
+        with lock:
+            if not tasks:
+                # Not before there is something to show: a bar redraws its line, and would wipe a question off it.
+                bars.start()
+            if progress.phase not in tasks:
+                tasks[progress.phase] = bars.add_task(progress.phase.value, total=progress.total)
+        bars.update(tasks[progress.phase], completed=progress.done, total=progress.total)
 
+    try:
         yield show
+    finally:
+        bars.stop()
 
 
 def _stdout() -> Console:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from instar.cli.app import run
+from instar.trust.keys import create_key
 from tests.support.projects import bundle
 
 
@@ -190,6 +191,9 @@ class TestInit:
         shell.run("init", shell.project, "--product", "a", "--no-passphrase", "--passphrase-env", "X", code=2)
 
 
+ERASE_LINE = "\x1b[2K"
+
+
 def program(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "instar", *(str(argument) for argument in arguments)]
 
@@ -224,6 +228,15 @@ class TestAtATerminal:
         code, shown = at_a_terminal(release, ("owner.pem:", "hunter2"), ("same as before):", ""))
         assert code == 0, shown
         assert "hunter2" not in shown
+
+    def test_no_progress_bar_wipes_the_question_away(self, shell: Shell) -> None:
+        shell.run("init", shell.project, "--product", "myapp", "--no-passphrase")
+        create_key(shell.folder / "o.pem", passphrase="hunter2")
+        (shell.folder / "o.pem").replace(shell.project / "keys" / "owner.pem")
+        release = program("release", bundle(shell.folder / "b"), "--version", "1.0", "-C", shell.project)
+        code, shown = at_a_terminal(release, ("owner.pem:", "wrong"))
+        assert (code, "does not open" in shown) == (2, True)
+        assert ERASE_LINE not in shown
 
     def test_two_different_answers_make_nothing(self, shell: Shell) -> None:
         init = program("init", shell.project, "--product", "myapp")
