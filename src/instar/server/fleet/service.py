@@ -101,14 +101,24 @@ class Fleet:
         stated = _checked(facts)
 
         def work(connection: Connection) -> None:
-            now = self._clock.now()
-            number = devices.add_device(connection, name, now)
-            if number is None:
-                raise Conflict(f"The device {name} is enrolled already.", hint="Retire it first, or take another name.")
-            access.note(connection, now, actor, "device.enroll", name, stated)
-            self._state(connection, number, name, stated, now, new=True)
+            self.enroll_within(connection, name, stated, actor=actor)
 
         self._store.write(work)
+
+    def enroll_within(self, connection: Connection, name: ThingName, facts: Mapping[str, str], *, actor: str) -> int:
+        """Take a device into the fleet in the caller's transaction; give its number.
+
+        Raises:
+            Conflict: it is there already.
+
+        """
+        now = self._clock.now()
+        number = devices.add_device(connection, name, now)
+        if number is None:
+            raise Conflict(f"The device {name} is enrolled already.", hint="Retire it first, or take another name.")
+        access.note(connection, now, actor, "device.enroll", name, facts)
+        self._state(connection, number, name, facts, now, new=True)
+        return number
 
     def state_facts(self, name: ThingName, facts: Mapping[str, str]) -> None:
         """Let a device say this about itself, and nothing else. Groups that are questions about facts follow.
