@@ -18,11 +18,11 @@ import typer
 from typer.main import get_command
 
 from instar.cli import atomupd, device, output, publisher
+from instar.cli.stopping import INTERRUPTED
 from instar.errors import InstarError
 
 __all__ = ["app", "run"]
 
-_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 _DEFECT: Final = 1
 
 # Which extra brings a package that a command turned out to need.
@@ -87,12 +87,12 @@ def run(arguments: Sequence[str], *, program: typer.Typer = app) -> int:
         get_command(program).main(args=list(arguments), prog_name="instar", standalone_mode=True)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else _DEFECT
-        if code == _INTERRUPTED:  # typer catches Ctrl-C, and says nothing
+        if code == INTERRUPTED:  # typer catches Ctrl-C, and says nothing
             output.complain("stopped.")
         return code
     except KeyboardInterrupt:
         output.complain("stopped.")
-        return _INTERRUPTED
+        return INTERRUPTED
     except InstarError as error:
         output.complain(error.message, hint=error.hint)
         _trace()

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from instar.model.progress import OnProgress, Phase, Progress, ignore_progress
 
-__all__ = ["bar", "complain", "human_size", "report", "say", "settings", "table", "warn"]
+__all__ = ["bar", "complain", "human_size", "report", "say", "settings", "show_cursor", "table", "warn"]
 
 
 @dataclass
@@ -102,6 +102,11 @@ def bar() -> Iterator[OnProgress]:
         yield show
     finally:
         bars.stop()
+
+
+def show_cursor() -> None:
+    """Bring back the cursor of a terminal that a progress bar has hidden."""
+    Console(stderr=True).show_cursor()
 
 
 def _stdout() -> Console:

@@ -28,6 +28,7 @@ from instar.cli.arguments import (
 from instar.cli.output import human_size
 from instar.cli.releases import describe_offer, details_document, report_changes, say_details, say_verification
 from instar.cli.secrets import new_passphrase
+from instar.cli.stopping import stopping_soon
 from instar.errors import Misconfigured, Untrusted
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def release(  # noqa: PLR0913  # one parameter for each option
         base_releases=base_releases,
     )
     project = open_here(home, passphrase_env)
-    with output.bar() as progress:
+    with stopping_soon(), output.bar() as progress:
         done = publish.release(project, bundle, wanted, progress=progress)
     document = {
         "product": project.settings.product,
