@@ -157,6 +157,9 @@ def test_the_app_is_old_or_new_and_the_next_run_succeeds(
         assert not app.status().unfinished
         case.work(app)
         assert read_app(entry) == case.after, where
+        assert [str(failure.version) for failure in app.status().failed] == (["2.0"] if "rollback" in name else []), (
+            where
+        )
         check_orderly(app, where)
         files.remove_tree(folder)
     assert steps >= 5
