@@ -6,14 +6,15 @@ next ``init``, whichever step the one before it was killed at.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from instar.errors import Misconfigured, NotFound
+from instar.publish.keyfiles import make_key
 from instar.publish.project import ROOT_FILE, WORK_FOLDER, Project, open_project
+from instar.publish.seen import SEEN_FILE
 from instar.publish.settings import FILE_NAME, Keys, Settings
 from instar.storage.local import LocalStorage
 from instar.storage.opening import open_storage
@@ -21,7 +22,7 @@ from instar.storage.ports import Storage
 from instar.system import files
 from instar.system.clock import Clock, SystemClock
 from instar.trust import ceremony
-from instar.trust.keys import FILE_SCHEME, Signer, create_key, create_unencrypted_key, open_signer
+from instar.trust.keys import FILE_SCHEME, Signer, open_signer
 from instar.trust.layout import MAX_ROOT, METADATA, metadata_key
 from instar.trust.roles import Authority, RoleSet
 
@@ -73,17 +74,20 @@ def found_project(
         raise Misconfigured(msg, hint="Nothing was changed. Begin another one in another folder.")
     clock = clock or SystemClock()
     key_folder = (keys or folder / "keys").absolute()
-    try:
-        files.make_folder(folder)
-        files.make_folder(key_folder)
-        _ignore(folder, settings, key_folder)
-    except OSError as error:
-        msg = f"{folder} cannot be made a project: {error.strerror or error}."
-        raise Misconfigured(msg, hint="Choose a folder that is yours to write.") from error
     storage = open_storage(settings.storage, base=folder)
     if isinstance(storage, LocalStorage) and key_folder.resolve().is_relative_to(storage.root.resolve()):
         msg = f"The keys in {key_folder} would lie inside the storage, for everybody to read."
         raise Misconfigured(msg, hint="Name another folder for one of them.")
+    if secret is not None and not all((key_folder / f"{name}.pem").exists() for name in _KEY_NAMES):
+        secret()  # whoever has no answer has made nothing yet
+    try:
+        files.make_folder(folder)
+        files.make_folder(key_folder)
+        _ignore(folder, settings, key_folder)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or f"its .gitignore is no text: {error}"
+        msg = f"{folder} cannot be made a project: {reason}."
+        raise Misconfigured(msg, hint="Choose a folder that is yours to write.") from error
     signers = {name: _key(key_folder / f"{name}.pem", secret) for name in _KEY_NAMES}
     uris = Keys(*(_uri(key_folder / f"{name}.pem", folder) for name in _KEY_NAMES))
     settings = Settings(settings.product, settings.storage, settings.urls, uris, settings.lifetimes, settings.release)
@@ -101,19 +105,7 @@ def found_project(
 
 def _key(path: Path, secret: Secret | None) -> Signer:
     if not path.exists():
-        # Made beside its place and moved: half a key must never stand where the next init looks for a whole one.
-        fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        if secret is None:
-            create_unencrypted_key(fresh)
-        else:
-            create_key(fresh, passphrase=secret())
-        try:
-            files.move(fresh, path)
-        except OSError as error:
-            msg = f"The key file {path} could not be written: {error.strerror or error}."
-            raise Misconfigured(msg, hint="Its folder must be yours to write.") from error
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-        leftover.unlink(missing_ok=True)
+        make_key(path, None if secret is None else secret())
     ask = None if secret is None else lambda _: secret()
     return open_signer(f"{FILE_SCHEME}:{path}", folder=path.parent, passphrase=ask)
 
@@ -177,6 +169,7 @@ def _ignore(folder: Path, settings: Settings, keys: Path) -> None:
     home = folder.absolute()
     places = [home / WORK_FOLDER, keys, home / settings.storage]
     wanted = [f"/{p.relative_to(home).as_posix()}/" for p in places if p != home and p.is_relative_to(home)]
+    wanted.append(f"/{SEEN_FILE}")
     path = folder / ".gitignore"
     present = files.read_bounded(path, _MAX_IGNORE).decode() if path.exists() else ""
     missing = [line for line in wanted if line not in present.splitlines()]

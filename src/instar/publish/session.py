@@ -25,6 +25,7 @@ from instar.model.digest import Digest
 from instar.model.progress import OnProgress, Phase, Progress, ignore_progress
 from instar.model.version import Version
 from instar.publish.project import Project
+from instar.publish.seen import Seen
 from instar.storage.ports import Storage
 from instar.system.files import remove_tree
 from instar.trust.keys import Signer
@@ -102,6 +103,7 @@ class Session:
             with contextlib.suppress(InstarError):
                 _settle(storage)
             raise
+        Seen(self.project.folder, self.project.settings.storage).remember(taken_versions(key for key, _ in metadata))
         # The repository is the new one already: a note that cannot be removed is no failure.
         with contextlib.suppress(InstarError):
             storage.delete(note)
@@ -115,7 +117,7 @@ def publishing(project: Project) -> Iterator[Session]:
     Raises:
         Busy: somebody else is publishing.
         NotFound: the storage holds no repository.
-        Untrusted: it holds one that the project's root does not vouch for.
+        Untrusted: it holds one that the project's root does not vouch for, or an older one than it did before.
         Unavailable, Misconfigured: the storage does not answer, or cannot be written.
 
     """
@@ -128,6 +130,7 @@ def publishing(project: Project) -> Iterator[Session]:
         # Read before the roles: what changes after this line makes the final step fail.
         seen, before = storage.stat(TIMESTAMP).etag, _current(storage)
         roles = project.roles()
+        Seen(project.folder, project.settings.storage).judge(roles.published)
         channels = read_channels(project, roles)
         yield Session(project, roles, channels, project.clock.now(), seen, before)
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from instar.errors import Misconfigured
+from instar.publish.keyfiles import make_key
 from instar.publish.project import Project
 from instar.publish.session import publishing
 from instar.system import files
-from instar.trust.keys import FILE_SCHEME, Signer, create_key, create_unencrypted_key, open_signer
+from instar.trust.keys import FILE_SCHEME, Signer, open_signer
 from instar.trust.roles import Authority
 
 __all__ = ["Refreshed", "refresh", "rotate"]
@@ -87,13 +88,19 @@ def rotate(project: Project, authority: Authority, *, passphrase: str | None) ->
         raise Misconfigured(msg, hint="Make it with the tool of its service, then change [keys] in instar.toml.")
     path = project.folder / rest
     following = path.with_name(f"{path.stem}.next{path.suffix}")
-    new = _successor(project, following, passphrase)
-    # Opened before it is replaced: from the last publication on, nobody knows it any more.
+    # Opened before anything is made: a mistyped passphrase must leave nothing. And before it is replaced: from the last
+    # publication on, nobody knows it any more.
     old = open_signer(uri, folder=project.folder, passphrase=project.passphrase)
-    known = {key.keyid for key in project.roles().keys(authority)}
+    roles = project.roles()
+    known = {key.keyid for key in roles.keys(authority)}
+    others = project.open_signers(roles, [Authority.ONLINE if authority is Authority.OWNER else Authority.OWNER])
+    if old.public_key.keyid not in known and not following.exists():
+        msg = f"The {authority.value} key {uri} is not the one that the repository knows."
+        raise Misconfigured(msg, hint="Correct [keys] in instar.toml, or bring the right key file.")
+    new = _successor(project, following, passphrase)
     if old.public_key.keyid in known:
-        _hand_over(project, authority, [old, new], replaced=old)
-    _hand_over(project, authority, [new], replaced=old)
+        _hand_over(project, authority, [old, new], replaced=old, others=others)
+    _hand_over(project, authority, [new], replaced=old, others=others)
     try:
         files.move(following, path)
     except OSError as error:
@@ -104,17 +111,19 @@ def rotate(project: Project, authority: Authority, *, passphrase: str | None) ->
 
 def _successor(project: Project, path: Path, passphrase: str | None) -> Signer:
     if not path.exists():
-        if passphrase is None:
-            return create_unencrypted_key(path)
-        return create_key(path, passphrase=passphrase)
+        make_key(path, passphrase)
     ask = project.passphrase if passphrase is None else (lambda _: passphrase)
-    return open_signer(f"{FILE_SCHEME}:{path.absolute()}", folder=project.folder, passphrase=ask)
+    try:
+        return open_signer(f"{FILE_SCHEME}:{path.absolute()}", folder=project.folder, passphrase=ask)
+    except Misconfigured as error:
+        msg = f"{path} is the new key of a rotation that did not come to its end, and cannot be opened: {error.message}"
+        raise Misconfigured(msg, hint="Give the passphrase for new keys that you gave then.") from error
 
 
-def _hand_over(project: Project, authority: Authority, signers: list[Signer], *, replaced: Signer) -> None:
-    other = Authority.ONLINE if authority is Authority.OWNER else Authority.OWNER
+def _hand_over(
+    project: Project, authority: Authority, signers: list[Signer], *, replaced: Signer, others: list[Signer]
+) -> None:
     with publishing(project) as session:
-        others = project.open_signers(session.roles, [other])
         keys = [signer.public_key for signer in signers]
         session.roles.set_keys(authority, keys, replacing=[replaced.public_key])
         # Whoever was there before signs too: a client may have the root before, or the one after.

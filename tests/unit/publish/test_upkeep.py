@@ -23,6 +23,7 @@ from instar.storage.memory import MemoryStorage
 from instar.testing.clock import FakeClock
 from instar.testing.histories import fill
 from instar.trust import TrustedMetadata
+from instar.trust.keys import create_key
 from instar.trust.roles import Authority
 from tests.support.projects import bundle, days, in_memory, new_project, publish, publish_many, this_moment
 
@@ -117,6 +118,45 @@ class TestRotate:
         rotate(project, Authority.ONLINE, passphrase="second")
         with pytest.raises(Misconfigured, match="does not open"):
             publish(project, "1.0")
+
+    def test_a_mistyped_passphrase_leaves_nothing(self, tmp_path: Path) -> None:
+        found_project(tmp_path / "p", Settings(Name("app")), secret=lambda: "first")
+        for wrong in ("owner", "online"):
+            project = open_project(
+                tmp_path / "p", passphrase=lambda what, w=wrong: "no" if f"{w}.pem" in what else "first"
+            )
+            with pytest.raises(Misconfigured, match=f"does not open .*{wrong}.pem"):
+                rotate(project, Authority.ONLINE, passphrase="second")
+        assert sorted(path.name for path in (tmp_path / "p" / "keys").iterdir()) == ["online.pem", "owner.pem"]
+
+    def test_each_passphrase_is_asked_for_once(self, tmp_path: Path) -> None:
+        found_project(tmp_path / "p", Settings(Name("app")), secret=lambda: "first")
+        asked: list[str] = []
+
+        def ask(what: str) -> str:
+            asked.append(what.rpartition("/")[2])
+            return "first"
+
+        rotate(open_project(tmp_path / "p", passphrase=ask), Authority.OWNER, passphrase="second")
+        assert sorted(asked) == ["online.pem", "owner.pem"]
+
+    def test_another_repositorys_key_is_not_rotated(self, project: Project, tmp_path: Path) -> None:
+        other = new_project(tmp_path / "other")
+        key = project.folder / "keys" / "online.pem"
+        key.write_bytes((other.folder / "keys" / "online.pem").read_bytes())
+        with pytest.raises(Misconfigured, match="not the one that the repository knows"):
+            rotate(project, Authority.ONLINE, passphrase=None)
+        assert sorted(path.name for path in key.parent.iterdir()) == ["online.pem", "owner.pem"]
+
+    def test_a_rotation_that_was_stopped_goes_on_with_the_key_it_made(self, tmp_path: Path) -> None:
+        found_project(tmp_path / "p", Settings(Name("app")), secret=lambda: "first")
+        project = open_project(tmp_path / "p", passphrase=lambda _: "first")
+        create_key(tmp_path / "p" / "keys" / "online.next.pem", passphrase="second")
+        with pytest.raises(Misconfigured, match="did not come to its end") as caught:
+            rotate(project, Authority.ONLINE, passphrase="third")
+        assert "that you gave then" in str(caught.value)
+        rotate(project, Authority.ONLINE, passphrase="second")
+        assert not list((tmp_path / "p" / "keys").glob("*next*"))
 
 
 class TestPrune:

@@ -14,6 +14,7 @@ from instar.model.names import Name, ProductName
 from instar.model.version import Version
 from instar.publish import Project, open_project, verify_repository
 from instar.publish.history import read_release
+from instar.publish.seen import SEEN_FILE
 from instar.publish.session import publishing
 from instar.trust.layout import manifest_path, target_key
 from instar.trust.roles import Authority
@@ -38,6 +39,7 @@ def project(pristine: tuple[Project, dict[str, bytes]]) -> Project:
     """The repository as it was, whatever the test before did to it."""
     project, content = pristine
     root = project.storage.root
+    (project.folder / SEEN_FILE).unlink(missing_ok=True)
     for name in snapshot_of(root).keys() - content.keys():
         (root / name).unlink()
     for name, data in content.items():
