@@ -14,7 +14,6 @@ from typing import Final
 from instar.errors import Misconfigured, NotFound
 from instar.publish.keyfiles import make_key
 from instar.publish.project import ROOT_FILE, WORK_FOLDER, Project, open_project
-from instar.publish.seen import SEEN_FILE
 from instar.publish.settings import FILE_NAME, Keys, Settings
 from instar.storage.local import LocalStorage
 from instar.storage.opening import open_storage
@@ -74,12 +73,6 @@ def found_project(
         raise Misconfigured(msg, hint="Nothing was changed. Begin another one in another folder.")
     clock = clock or SystemClock()
     key_folder = (keys or folder / "keys").absolute()
-    storage = open_storage(settings.storage, base=folder)
-    if isinstance(storage, LocalStorage) and key_folder.resolve().is_relative_to(storage.root.resolve()):
-        msg = f"The keys in {key_folder} would lie inside the storage, for everybody to read."
-        raise Misconfigured(msg, hint="Name another folder for one of them.")
-    if secret is not None and not all((key_folder / f"{name}.pem").exists() for name in _KEY_NAMES):
-        secret()  # whoever has no answer has made nothing yet
     try:
         files.make_folder(folder)
         files.make_folder(key_folder)
@@ -169,7 +162,6 @@ def _ignore(folder: Path, settings: Settings, keys: Path) -> None:
     home = folder.absolute()
     places = [home / WORK_FOLDER, keys, home / settings.storage]
     wanted = [f"/{p.relative_to(home).as_posix()}/" for p in places if p != home and p.is_relative_to(home)]
-    wanted.append(f"/{SEEN_FILE}")
     path = folder / ".gitignore"
     present = files.read_bounded(path, _MAX_IGNORE).decode() if path.exists() else ""
     missing = [line for line in wanted if line not in present.splitlines()]
