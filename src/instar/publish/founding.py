@@ -73,6 +73,12 @@ def found_project(
         raise Misconfigured(msg, hint="Nothing was changed. Begin another one in another folder.")
     clock = clock or SystemClock()
     key_folder = (keys or folder / "keys").absolute()
+    storage = open_storage(settings.storage, base=folder)
+    if isinstance(storage, LocalStorage) and key_folder.resolve().is_relative_to(storage.root.resolve()):
+        msg = f"The keys in {key_folder} would lie inside the storage, for everybody to read."
+        raise Misconfigured(msg, hint="Name another folder for one of them.")
+    if secret is not None and not all((key_folder / f"{name}.pem").exists() for name in _KEY_NAMES):
+        secret()  # whoever has no answer has made nothing yet
     try:
         files.make_folder(folder)
         files.make_folder(key_folder)
