@@ -1,5 +1,7 @@
 """`scripts/bench apps`: instar against tufup on real apps. Prints the page; writes figures and docs/benchmarks.md.
 
+`scripts/bench atomupd`: the static tree of a large pool of images, and queries against Flask and gunicorn.
+
 Exit code 1 when a promise was missed, 2 when something could not be measured.
 """
 
@@ -13,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import instar_side
+from bench import atomupd, instar_side
 from bench.chunks import missing_chunks
 from bench.inputs import QT, SCIENTIFIC, SMALL, App, describe, fetch
 from bench.many_releases import measure
@@ -42,7 +44,26 @@ def main() -> int:
     apps.add_argument("--quick", action="store_true", help="the small app only; nothing is written to docs")
     apps.add_argument("--keep", action="store_true", help="with --full: keep tufup's figures for later runs")
     apps.add_argument("--only", choices=["qt", "scientific", "small"], action="append", help="only these apps")
-    return run_apps(parser.parse_args())
+    subcommands.add_parser("atomupd", help="a pool of images: its static tree and the queries for it")
+    args = parser.parse_args()
+    return run_atomupd() if args.command == "atomupd" else run_apps(args)
+
+
+def run_atomupd() -> int:
+    """Measure, write, say whether the promise was missed."""
+    folder = work("atomupd", "pool")
+    tree = atomupd.measure_tree(folder)
+    queries = atomupd.measure_queries(folder, peer_environment("flask"))
+    now = datetime.now(UTC)
+    results = _CACHE / "results"
+    results.mkdir(parents=True, exist_ok=True)
+    result = {"date": f"{now:%Y-%m-%d}", "machine": machine(), "tree": tree, "queries": queries}
+    (results / f"atomupd-{now:%Y%m%dT%H%M%S}.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(atomupd.to_markdown(tree, queries))
+    if queries["ratio, peer decides"] < atomupd.PROMISE:
+        sys.stderr.write("missed: queries per second and core\n")
+        return 1
+    return 0
 
 
 def run_apps(args: argparse.Namespace) -> int:
@@ -144,14 +165,14 @@ def work(app: str, scenario: str) -> Path:
     return _CACHE / "work" / f"{app}-{scenario}"
 
 
-def peer_environment() -> Path:
+def peer_environment(peer: str = "tufup") -> Path:
     """The interpreter of the peer's own environment, made when it is missing or the pins changed."""
-    pins = _ROOT / "requirements" / "peer-tufup.txt"
-    folder = _CACHE / "peer-tufup"
+    pins = _ROOT / "requirements" / f"peer-{peer}.txt"
+    folder = _CACHE / f"peer-{peer}"
     python, made_from = folder / "bin" / "python", folder / "made-from.txt"
     if made_from.exists() and made_from.read_text() == pins.read_text():
         return python
-    say("making the environment of tufup")
+    say(f"making the environment of {peer}")
     subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
     # Without dependency resolution: the file is complete, and pip cannot pin extras of extras.
     pip: list[str | Path] = [

@@ -13,7 +13,7 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Final
@@ -29,6 +29,7 @@ __all__ = [
     "remove_tree",
     "sync_file",
     "sync_folder",
+    "sync_folders",
     "sync_tree",
     "write_atomic",
 ]
@@ -147,6 +148,21 @@ def sync_folder(path: Path) -> None:
                 raise
         finally:
             os.close(descriptor)
+
+
+def sync_folders(root: Path, folders: Iterable[Path]) -> None:
+    """Make the names in many folders of one file system durable, at once where the system can.
+
+    Args:
+        root: a folder of that file system.
+        folders: which folders.
+
+    """
+    if _sync_file_system(root):
+        return
+    with ThreadPoolExecutor(_SYNCS_AT_ONCE, thread_name_prefix="instar-sync") as pool:
+        for _ in pool.map(sync_folder, folders):
+            pass
 
 
 def sync_tree(root: Path) -> None:

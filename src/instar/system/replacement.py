@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 from instar.system.files import (
     create_file,
-    make_folder,
     read_bounded,
     remove_tree,
     sync_folder,
+    sync_folders,
     sync_tree,
     write_atomic,
 )
@@ -86,14 +86,21 @@ def finish_replacing(folder: Path) -> bool:
         if not source.exists():
             continue  # moved before the interruption
         if target.parent not in touched:
-            make_folder(target.parent)
-            touched.add(target.parent)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            touched.update(_up_to(folder, target.parent))
         # Made durable below, once for each folder instead of once for each file.
         os.replace(source, target)  # noqa: PTH105  # ten thousands of times
-    for parent in sorted(touched):
-        sync_folder(parent)
+    sync_folders(folder, sorted(touched))
     # Without its list the rest is leftovers; with it, a crash in between would only move nothing again.
     (staged / _LIST).unlink()
     remove_tree(staged)
     sync_folder(folder)
     return True
+
+
+def _up_to(folder: Path, inner: Path) -> Iterator[Path]:
+    """Give ``inner`` and what is above it, up to ``folder``: each may have got a new name."""
+    while inner != folder:
+        yield inner
+        inner = inner.parent
+    yield folder

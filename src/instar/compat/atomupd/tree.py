@@ -53,12 +53,12 @@ class _Plan:
     seen: set[str] = field(default_factory=set)
     unchanged: int = 0
     warnings: list[str] = field(default_factory=list)
-    texts: dict[Answer, str] = field(default_factory=dict)
-    sizeless: dict[str, Any] = field(default_factory=dict)
+    texts: dict[Answer, bytes] = field(default_factory=dict)
+    sizeless: dict[bytes, Any] = field(default_factory=dict)
 
-    def write(self, answer: Answer) -> str:
+    def write(self, answer: Answer) -> bytes:
         if answer not in self.texts:
-            self.texts[answer] = write_answer(answer)
+            self.texts[answer] = write_answer(answer).encode()
         return self.texts[answer]
 
     def is_as_it_should_be(self, path: str, answer: Answer) -> bool:
@@ -66,7 +66,7 @@ class _Plan:
         text = self.write(replace(answer, estimated_size=0))
         try:
             with open(os.path.join(self.tree, path), "rb") as file:  # noqa: PTH118, PTH123  # ten thousands of times
-                there = file.read().decode(errors="replace")
+                there = file.read()
         except FileNotFoundError:
             return False
         if there == text:
@@ -135,7 +135,7 @@ def plan_tree(pool: Pool, tree: Path, *, size_of: SizeOf) -> _Plan:
                     continue
                 if answer.way and estimates and aim is Aim.NEWER:
                     answer = replace(answer, estimated_size=size_of(one, answer.way[0]))
-                plan.files[path] = plan.write(answer).encode()
+                plan.files[path] = plan.write(answer)
     return plan
 
 

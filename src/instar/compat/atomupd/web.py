@@ -29,8 +29,9 @@ _MAX_QUERY: Final = 4096
 """Bytes of a query. The fields of an image have some three hundred; facts may be added."""
 _MAX_FIELDS: Final = 64
 _MAX_FILE: Final = 1 << 20  # bytes of a file of the tree
-_KEPT: Final = 4096
-"""Answers kept by their query: devices with the same image ask the same. Bounded, since strangers choose the keys."""
+_KEPT: Final = 32_768
+"""Answers kept by their query: devices with the same image ask the same. Some tens of megabytes when it is full, since
+different images share their answers; bounded, since strangers choose the queries."""
 _FACT: Final = "fact."
 _LISTED_BY: Final = ("product", "release", "variant", "branch", "arch", "version", "buildid")
 
@@ -48,18 +49,21 @@ def make_atomupd_app(current: Callable[[], Pool], *, tree: Path | None = None) -
 
     """
     kept: dict[bytes, _Answer] = {}
+    shared: dict[_Answer, _Answer] = {}
     kept_of: list[Pool] = []
 
     def answer(query: bytes) -> _Answer:
         pool = current()
         if not kept_of or kept_of[0] is not pool:
             kept.clear()
+            shared.clear()
             kept_of[:] = [pool]
         if (found := kept.get(query)) is None:
             found = _answer_query(pool, query)
             if len(kept) >= _KEPT:
                 kept.clear()
-            kept[query] = found
+                shared.clear()
+            kept[query] = found = shared.setdefault(found, found)
         return found
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
