@@ -14,6 +14,7 @@ from typing import Final
 from instar.errors import Misconfigured, NotFound
 from instar.publish.keyfiles import make_key
 from instar.publish.project import ROOT_FILE, WORK_FOLDER, Project, open_project
+from instar.publish.seen import SEEN_FILE
 from instar.publish.settings import FILE_NAME, Keys, Settings
 from instar.storage.local import LocalStorage
 from instar.storage.opening import open_storage
@@ -168,6 +169,7 @@ def _ignore(folder: Path, settings: Settings, keys: Path) -> None:
     home = folder.absolute()
     places = [home / WORK_FOLDER, keys, home / settings.storage]
     wanted = [f"/{p.relative_to(home).as_posix()}/" for p in places if p != home and p.is_relative_to(home)]
+    wanted.append(f"/{SEEN_FILE}")
     path = folder / ".gitignore"
     present = files.read_bounded(path, _MAX_IGNORE).decode() if path.exists() else ""
     missing = [line for line in wanted if line not in present.splitlines()]

@@ -22,7 +22,12 @@ def test_a_project_has_keys_settings_a_root_and_a_sound_empty_repository(tmp_pat
         assert stat.S_IMODE(key.stat().st_mode) == 0o600
         assert b"ENCRYPTED" in key.read_bytes()
     assert (tmp_path / "p" / "root.json").read_bytes() == project.fetch("metadata/1.root.json", 1 << 20)
-    assert (tmp_path / "p" / ".gitignore").read_text().split() == ["/.instar-work/", "/keys/", "/repository/"]
+    assert (tmp_path / "p" / ".gitignore").read_text().split() == [
+        "/.instar-work/",
+        "/keys/",
+        "/repository/",
+        "/.instar-seen.json",
+    ]
     assert open_project(tmp_path / "p").settings.urls == SETTINGS.urls
     assert verify_repository(project).problems == []
 
@@ -48,7 +53,13 @@ def test_keys_elsewhere_are_used_and_not_overwritten(tmp_path: Path) -> None:
 def test_lines_of_an_existing_gitignore_stay(tmp_path: Path) -> None:
     (tmp_path / ".gitignore").write_text("*.pyc\n/keys/")
     new_project(tmp_path)
-    assert (tmp_path / ".gitignore").read_text().split() == ["*.pyc", "/keys/", "/.instar-work/", "/repository/"]
+    assert (tmp_path / ".gitignore").read_text().split() == [
+        "*.pyc",
+        "/keys/",
+        "/.instar-work/",
+        "/repository/",
+        "/.instar-seen.json",
+    ]
 
 
 def test_a_storage_with_other_things_in_it_is_refused(tmp_path: Path) -> None:
