@@ -13,10 +13,11 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from instar.content.codecs import apply_patch
 from instar.content.manifests import expand_delta
@@ -35,6 +36,10 @@ from instar.trust.roles import RoleSet
 from instar.trust.verify import TrustedMetadata
 
 __all__ = ["Problem", "Report", "verify_repository"]
+
+# Manifests that are remembered. The patches of one release start from some three others, file by file in turn, and
+# what has not changed for long is found in releases before those.
+_MANIFESTS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ class _Verification:
         # Where the content of every file can be read from: a release that has it.
         self._homes: dict[Digest, Target] = {}
         self._documents: dict[Digest, Target] = {}
-        self._latest: tuple[str, Manifest] | None = None
+        self._manifests: OrderedDict[str, Manifest] = OrderedDict()
 
     def run(self) -> None:
         with self._noting("metadata"):
@@ -173,16 +178,19 @@ class _Verification:
         return read_release(self._project, target)
 
     def _manifest(self, target: Target) -> Manifest:
-        if self._latest is None or self._latest[0] != target.path:
-            self._latest = (target.path, self._read(target).manifest)
-        return self._latest[1]
+        if target.path not in self._manifests:
+            self._manifests[target.path] = self._read(target).manifest
+            if len(self._manifests) > _MANIFESTS:
+                self._manifests.popitem(last=False)
+        self._manifests.move_to_end(target.path)
+        return self._manifests[target.path]
 
     def _check_release(self, target: Target) -> None:
         with self._noting(target.path):
             for row in target.custom.get("deltas", ()):
                 self._check_delta(target, row)
         with self._noting(target.path):
-            manifest = self._read(target).manifest
+            manifest = self._manifest(target)
             sound = [self._check_pack(pack) for pack in manifest.packs]
             for file in manifest.files:
                 if all(sound[manifest.frames[manifest.chunks[n].frame].pack] for n in file.chunks):

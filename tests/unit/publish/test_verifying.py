@@ -162,3 +162,25 @@ def test_a_foreign_root_vouches_for_nothing(project: Project, tmp_path: Path) ->
     other = new_project(tmp_path / "other")
     stranger = Project(project.folder, project.settings, project.storage, other.root, clock=project.clock)
     assert verify_repository(stranger).problems
+
+
+def test_manifests_that_patches_start_from_in_turn_are_not_read_for_every_patch(tmp_path: Path) -> None:
+    project = new_project(tmp_path / "project")
+    tree = bundle(tmp_path / "tree")
+    # Half of the files change in every release, half in the last one only: their patches start from 1.1 and from 1.0.
+    for version, changed in (("1.0", range(40)), ("1.1", range(0, 40, 2)), ("1.2", range(40))):
+        for number in changed:
+            lines = [f"{number} {line * 7919} {version if line % 300 == 0 else ''}\n" for line in range(900)]
+            (tree / f"f{number}").write_text("".join(lines))
+        publish(project, version, tree, base_releases=1)
+    read: list[str] = []
+
+    class Counting(Project):
+        def fetch(self, key: str, limit: int) -> bytes:
+            read.append(key)
+            return super().fetch(key, limit)
+
+    report = verify_repository(Counting(project.folder, project.settings, project.storage, project.root))
+    assert (report.problems, report.unchecked) == ([], 0)
+    assert report.patches > 40
+    assert len([key for key in read if key.endswith(".manifest")]) <= 4 * report.releases
