@@ -114,7 +114,7 @@ def to_effort(text: str | None) -> Effort | None:
     try:
         return None if text is None else Effort(text)
     except ValueError as error:
-        msg = f"{error}."
+        msg = f"--effort is 'fast' or 'best', not {text!r}."
         raise Misconfigured(msg) from error
 
 
@@ -185,6 +185,9 @@ def read_notes(path: Path | None) -> str:
         return ""
     try:
         return files.read_bounded(path, _MAX_NOTES_FILE).decode()
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        msg = f"The notes {path} cannot be read: {error.strerror or error}."
+        raise Misconfigured(msg, hint="Name a text file that is yours to read.") from error
+    except ValueError as error:
         msg = f"The notes {path} cannot be read: {error}."
         raise Misconfigured(msg, hint="They must be a text file in UTF-8.") from error

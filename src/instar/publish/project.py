@@ -125,7 +125,7 @@ def open_project(folder: Path, *, passphrase: Passphrase | None = None, clock: C
     try:
         root = read_bounded(path, MAX_ROOT)
     except (OSError, ValueError) as error:
-        msg = f"The trusted root {path} cannot be read: {error}."
+        msg = f"The trusted root {path} cannot be read: {getattr(error, 'strerror', None) or error}."
         raise Misconfigured(
             msg, hint="Restore it from version control; it is what your apps were built with."
         ) from error

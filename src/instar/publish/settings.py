@@ -164,13 +164,13 @@ def read_settings(folder: Path) -> Settings:
     try:
         data = read_bounded(path, _MAX_FILE)
     except FileNotFoundError as error:
-        msg = f"There is no {FILE_NAME} in {folder}."
+        msg = f"There is no {FILE_NAME} in {folder.absolute()}."
         raise Misconfigured(
             msg, hint="Go to the folder that has one, name it with -C, or run `instar init`."
         ) from error
     except (OSError, ValueError) as error:
-        msg = f"{path} cannot be read: {error}."
-        raise Misconfigured(msg) from error
+        msg = f"{path} cannot be read: {getattr(error, 'strerror', None) or error}."
+        raise Misconfigured(msg, hint="It must be a file that is yours to read.") from error
     try:
         return parse_settings(data)
     except ValueError as error:

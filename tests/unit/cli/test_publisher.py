@@ -155,6 +155,29 @@ def test_the_folder_can_be_named_before_the_command_too(founded: Shell) -> None:
     assert "No releases yet" in founded.run("-C", founded.folder, "list", "-C", "project")
 
 
+def test_what_cannot_be_read_is_named_once_and_in_words(founded: Shell) -> None:
+    tree = bundle(founded.folder / "b")
+    said = founded.there("release", tree, "--version", "1.0", "--notes", founded.folder / "nowhere.md", code=2)
+    assert "nowhere.md cannot be read: No such file or directory." in said
+    assert "UTF-8" not in said
+    (founded.folder / "notes.md").write_bytes(b"\xff")
+    said = founded.there("release", tree, "--version", "1.0", "--notes", founded.folder / "notes.md", code=2)
+    assert "UTF-8" in said
+    said = founded.there("release", tree, "--version", "1.0", "--effort", "max", code=2)
+    assert "--effort is 'fast' or 'best', not 'max'." in said
+    (founded.project / "root.json").unlink()
+    (founded.project / "root.json").mkdir()
+    assert "Errno" not in founded.there("list", code=2)
+    (founded.project / "instar.toml").unlink()
+    (founded.project / "instar.toml").mkdir()
+    assert "Errno" not in founded.there("list", code=2)
+
+
+def test_the_folder_without_settings_is_named_in_full(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(shell.folder)
+    assert f"There is no instar.toml in {shell.folder}." in shell.run("list", code=2)
+
+
 class TestInit:
     def test_it_refuses_a_second_time(self, founded: Shell) -> None:
         assert "holds a project already" in founded.run(
