@@ -223,10 +223,13 @@ def status(folder: Folder, *, as_json: AsJson = False) -> None:
     output.report(_status(found), as_json=as_json, human=lambda: _say_status(found))
 
 
-def confirm(folder: Folder) -> None:
+def confirm(folder: Folder, *, as_json: AsJson = False) -> None:
     """Declare that the running version works."""
-    client.confirm(_existing(folder))
-    output.say("Confirmed.")
+    config = _existing(folder)
+    client.confirm(config)
+    output.report(
+        {"confirmed": _text(client.status(config).version)}, as_json=as_json, human=lambda: output.say("Confirmed.")
+    )
 
 
 def rollback(
@@ -234,10 +237,16 @@ def rollback(
     reason: Annotated[
         str, typer.Option("--reason", help="Kept with the version that is left.")
     ] = "rolled back by hand",
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """Go back to the version before, and do not take the current one again."""
     version = client.rollback(_existing(folder), reason)
-    output.say(f"Version {version} runs from the next start on.")
+    output.report(
+        {"version": str(version)},
+        as_json=as_json,
+        human=lambda: output.say(f"Version {version} runs from the next start on."),
+    )
 
 
 def repair(folder: Folder, *, as_json: AsJson = False) -> None:
@@ -279,6 +288,8 @@ def _config(*, root: Path, **values: Any) -> client.Config:
     except (OSError, ValueError) as error:
         msg = f"The trusted root {root} cannot be read: {getattr(error, 'strerror', None) or error}."
         raise Misconfigured(msg, hint="Give the root.json that the publisher made.") from error
+    values["url"] = _address(values["url"])
+    values["mirrors"] = [_address(text, must_exist=False) for text in values["mirrors"] or ()]
     values["facts"] = dict(_pair(text, "=", "--fact") for text in values["facts"] or ())
     values["health"] = _words(values["health"])
     for name in ("mirrors", "keep"):
@@ -287,6 +298,17 @@ def _config(*, root: Path, **values: Any) -> client.Config:
         msg = f"--confirmed-by is 'app' or 'health', not {values['confirmed_by']!r}."
         raise Misconfigured(msg)
     return client.Config(root=trusted, **{name: value for name, value in values.items() if value is not None})
+
+
+def _address(text: str, *, must_exist: bool = True) -> str:
+    """Give an address that means the same from every folder; a local one may be relative on the command line."""
+    if not text or "://" in text or text.startswith("file:"):
+        return text
+    folder = Path(text).absolute()
+    if must_exist and not folder.is_dir():
+        msg = f"{text!r} is no folder, and no address of a web server."
+        raise Misconfigured(msg, hint="An address begins with https://; a repository can also be a folder.")
+    return str(folder)
 
 
 def _words(command: str | None) -> tuple[str, ...]:

@@ -227,3 +227,30 @@ def test_expired_metadata_is_said_with_its_date(world: World) -> None:
     assert "2026-01-02" in text
     assert world.app() == "1.0"
     assert "2026-01-02" in world.run("status", world.device)
+
+
+def test_a_folder_given_as_the_address_means_the_same_from_everywhere(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(world.folder)
+    options = ("--mirror", "stick", "--root", world.root)
+    world.run("install", "myapp", "--url", "repository", *options, world.device)
+    monkeypatch.chdir("/")
+    assert world.json("status", world.device)["urls"] == [str(world.folder / "repository"), str(world.folder / "stick")]
+    world.releases.release("1.1", program("1.1"))
+    assert world.json("check", world.device)["update"]["version"] == "1.1"
+
+
+def test_an_address_without_its_beginning_is_said_to_be_none(world: World) -> None:
+    said = world.run("install", "myapp", "--url", "updates.example.com", "--root", world.root, world.device, code=2)
+    assert "'updates.example.com' is no folder" in said
+    assert "https://" in said
+    assert not world.device.exists()
+
+
+def test_confirming_and_going_back_are_reported_to_programs_too(world: World) -> None:
+    world.install()
+    world.releases.release("1.1", program("1.1"))
+    world.run("update", world.device)
+    assert world.json("confirm", world.device) == {"confirmed": "1.1"}
+    assert world.json("rollback", world.device) == {"version": "1.0"}
