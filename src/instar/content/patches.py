@@ -36,6 +36,9 @@ _DIFF_LEVEL: Final = 19
 _FAST_LEVEL: Final = 9
 _SMALL: Final = 32 << 10
 
+# Bytes of base beyond which a prefix patch needs help to find what is far back.
+_FAR: Final = 8 << 20
+
 # How much larger one of two files may be for them to count as versions of one.
 _SIMILAR_SIZE: Final = 2
 
@@ -76,8 +79,9 @@ def _shape(path: TreePath) -> str:
 def memory_of_patch(base: int, new: int) -> int:
     """Estimate the bytes of memory that making a patch takes."""
     # HDiffPatch's suffix array has 4 bytes for each byte of the base (8 beyond 2 GiB, which is never reached), and its
-    # cache one more; then there are both contents, the difference, and the result of trying it out.
-    return 7 * base + 4 * new
+    # cache one more; then there are both contents, the difference, and the result of trying it out. Measured on a
+    # program of 55 MB: 390 MB.
+    return 6 * base + 2 * new
 
 
 def encode_patch(base: bytes, new: bytes, effort: Effort) -> Encoded | None:
@@ -102,6 +106,8 @@ def _prefix_patch(base: bytes, new: bytes, level: int) -> bytes:
     options: dict[int, int] = {
         parameter.compression_level: level,
         parameter.window_log: max(10, (len(base) + len(new)).bit_length()),
+        # Levels made for speed forget what is far back, and a base is far back.
+        parameter.enable_long_distance_matching: int(len(base) > _FAR),
     }
     return zstd.compress(new, options=options, zstd_dict=zstd.ZstdDict(base, is_raw=True).as_prefix)
 

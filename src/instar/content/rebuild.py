@@ -399,6 +399,9 @@ def _read_exactly(file: IO[bytes], length: int) -> bytes:
 
 
 def _need(step: Step) -> int:
-    """Estimate the bytes of memory that making a file takes at once: a patch has its base and its result there."""
+    """Estimate the bytes of memory that making a file takes at once.
+
+    A patch has its base there, itself (compressed and not), and its result, which HDiffPatch hands over as a copy.
+    """
     patches = (s.patch for s in step.segments if isinstance(s, FromPatch))
-    return max((p.length + sum(b.length for b in p.base) + p.size for p in patches), default=COPY_BLOCK)
+    return max((2 * p.length + sum(b.length for b in p.base) + 3 * p.size for p in patches), default=COPY_BLOCK)

@@ -2,16 +2,21 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from instar.content.drafts import WHOLE_FILE
+from instar.content.build import Effort
+from instar.content.downloads import Downloads
+from instar.content.drafts import WHOLE_FILE, even_parts, part_of_old
 from instar.content.layout import FRAME_TARGET, Content, FramePlan, Group, known_chunks, plan_frames, worn_out
 from instar.content.patches import BaseFiles
+from instar.content.rebuild import Source, make_tree
 from instar.content.regions import MAX_RUN, WINDOW, SampledIndex
 from instar.model.digest import Digest
 from instar.model.manifest import MAX_PATCH_OUTPUT, Chunk, File, Frame, Manifest, Pack
 from instar.model.names import Name, ProductName, TreePath
 from instar.model.version import Version
-from tests.support.releases_on_disk import edited, some_bytes
+from tests.support.releases_on_disk import Shelf, edited, some_bytes
 
 MIB = 1 << 20
 
@@ -159,3 +164,36 @@ def test_padding_says_nothing_about_where_content_came_from(tmp_path: Path) -> N
 
 def test_a_whole_file_patch_fits_what_a_manifest_allows() -> None:
     assert max(WHOLE_FILE, MAX_RUN) <= MAX_PATCH_OUTPUT
+
+
+@given(st.lists(st.integers(1, 128 << 10), min_size=1, max_size=40), st.integers(1, 1 << 20))
+def test_a_large_file_is_patched_in_even_parts_that_cover_it(sizes: list[int], extra: int) -> None:
+    # Chunks of megabytes, so that a few of them make a file of several parts.
+    rows = [size * 100 + extra for size in sizes]
+    parts = even_parts(content("a", *rows), sum(rows))
+    assert [n for first, end in parts for n in range(first, end)] == list(range(len(rows)))
+    assert all(first < end for first, end in parts)
+    assert all(sum(rows[first:end]) <= (32 << 20) + max(rows) for first, end in parts)
+
+
+def test_a_part_is_patched_from_the_same_part_of_the_old_file_and_what_is_around() -> None:
+    assert part_of_old(100, (0, 70), 70) == (0, 100)
+    start, length = part_of_old(60 * MIB, (30 * MIB, 55 * MIB), 55 * MIB)
+    assert start < 60 * MIB * 30 // 55 < start + 8 * MIB
+    assert start + length == 60 * MIB
+    assert part_of_old(60 * MIB, (0, 30 * MIB), 55 * MIB)[0] == 0
+    assert part_of_old(1, (30 * MIB, 55 * MIB), 55 * MIB) == (0, 1)
+
+
+def test_a_file_of_several_parts_is_patched_and_made_again(tmp_path: Path) -> None:
+    old = some_bytes("a", 20 * MIB) * 2
+    shelf = Shelf(tmp_path)
+    shelf.add("1", {"a": old}, effort=Effort.FAST)
+    new = old[: 10 * MIB] + b"inserted" + old[10 * MIB : 39 * MIB] + b"behind"
+    manifest = shelf.add("2", {"a": new}, effort=Effort.FAST).manifest
+    (file,) = manifest.files
+    assert {patch.base[0].length < 40 * MIB for patch in file.patches} == {True}
+    source = Source(shelf.tree("1"), shelf.manifests[0])
+    plan = make_tree(manifest, [source], Downloads(tmp_path / "d"), tmp_path / "made", reader=shelf.storage)
+    assert (tmp_path / "made" / "a").read_bytes() == new
+    assert plan.download_size < 6000
