@@ -265,7 +265,7 @@ class Worker:
                     self._carry(journal, record.kept if record else Keep())
                 self._select(journal)
             except OSError:
-                return self._go_back(journal)
+                return self._go_back()
             moved = True
         self._finish(journal)
         return moved
@@ -276,10 +276,8 @@ class Worker:
         age = self._clock.now().timestamp() - self.books.journal_path.stat().st_mtime
         return abs(age) < _HELPER_GONE and self.arrangement.platform.is_running(journal.waits_for)
 
-    def _go_back(self, journal: Journal) -> bool:
-        """Undo a step that cannot be finished."""
-        if self.arrangement.selected(journal.inodes).kind is Selected.MISSING and journal.source is not None:
-            self.arrangement.select(None, journal.source, journal.inodes)
+    def _go_back(self) -> bool:
+        """Undo a step that cannot be finished: without it, the written state says what should be selected."""
         self.books.remove_journal()
         return self._heal()
 
