@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from instar.errors import InstarError, Misconfigured, NotFound, Unavailable, Untrusted
+from instar.errors import Conflict, InstarError, Misconfigured, NotFound, Unavailable, Untrusted
 from instar.model.channel import MAX_JSON as MAX_CHANNELS
 from instar.model.channel import Channels
 from instar.model.digest import Digest
@@ -96,6 +96,7 @@ class Session:
         document = {"before": self._before, "keys": new}
         storage.create(note, json.dumps(document).encode())
         try:
+            _compare(storage, {key: objects[key] for key in objects.keys() - set(new)})
             _upload(storage, {key: objects[key] for key in new}, progress)
             storage.replace(TIMESTAMP, timestamp, expected=self._seen)
         except InstarError:
@@ -199,6 +200,16 @@ def _exists(storage: Storage, key: str) -> bool:
     except NotFound:
         return False
     return True
+
+
+def _compare(storage: Storage, objects: dict[str, bytes | Path]) -> None:
+    """Take what is there already for what its name says only when it is."""
+    for key, source in sorted(objects.items()):
+        try:
+            storage.create(key, source)
+        except Conflict as error:
+            msg = f"The storage already holds {key}, but what is in it is not what its name says."
+            raise Untrusted(msg, hint="Find out what damaged it, see `instar verify`; then remove it.") from error
 
 
 def _upload(storage: Storage, objects: dict[str, bytes | Path], progress: OnProgress) -> None:

@@ -1,11 +1,12 @@
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from instar.errors import Misconfigured
+from instar.errors import Misconfigured, Untrusted
 from instar.model.channel import Channels
 from instar.model.names import Name
 from instar.model.version import Version
@@ -19,8 +20,10 @@ from instar.publish import (
     show_release,
     verify_repository,
 )
+from instar.publish.seen import SEEN_FILE
 from instar.publish.session import read_channels
 from instar.publish.settings import Effort
+from instar.storage import LocalStorage
 from instar.system.files import remove_tree
 from instar.testing.clock import FakeClock
 from instar.trust.layout import manifest_path
@@ -247,6 +250,24 @@ def test_what_is_below_the_security_floor_is_neither_released_nor_promoted(proje
     with pytest.raises(Misconfigured, match=r"below the security floor, 1\.1"):
         promote(project, Version("1.0"), Name("beta"))
     assert snapshot_of(project.storage.root) == before
+
+
+def test_a_damaged_object_that_is_there_already_is_not_taken_for_the_new_one(project: Project, tmp_path: Path) -> None:
+    tree = bundle(tmp_path / "tree")
+    root = project.storage.root
+    before = snapshot_of(root)
+    shutil.copytree(root, tmp_path / "copy")
+    publish(replace(project, storage=LocalStorage(tmp_path / "copy")), "1.0", tree)
+    pack = next(name for name in snapshot_of(tmp_path / "copy") if name.endswith(".pack"))
+    (project.folder / SEEN_FILE).unlink(missing_ok=True)
+    (root / pack).parent.mkdir(parents=True)
+    (root / pack).write_bytes(b"half of i")
+    with pytest.raises(Untrusted, match="not what its name says"):
+        publish(project, "1.0", tree)
+    assert snapshot_of(root) == before | {pack: b"half of i"}
+    (root / pack).unlink()
+    publish(project, "1.0", tree)
+    assert verify_repository(project).problems == []
 
 
 def test_a_file_that_vanishes_while_it_is_packed_stops_the_release(project: Project, tmp_path: Path) -> None:
