@@ -26,6 +26,7 @@ from instar.compat.atomupd.sizes import BundleSizes
 from instar.storage import LocalStorage
 from instar.system.files import remove_tree
 from instar.testing.http import FaultyServer, Status
+from instar.trust.keys import create_unencrypted_key
 from tests.support.atomupd_pools import add_image, make_pool, write_settings
 
 needs_tools = pytest.mark.skipif(
@@ -303,6 +304,24 @@ def test_the_client_goes_through_the_proxy_of_the_environment(small: Path) -> No
         through = {"http_proxy": proxy.url.removesuffix("/repository"), "HOME": str(small), "no_proxy": ""}
         run("query", "-c", config, "--insecure-http", code=2, **through)
         assert proxy.received[0].key.startswith("http://meta.example/repository/holo/")
+
+
+def test_a_signed_tree_is_believed_and_a_changed_one_is_not(small: Path) -> None:
+    for name in ("owner", "online"):
+        create_unencrypted_key(small / f"{name}.pem")
+    keys = ["--owner-key", f"file:{small}/owner.pem", "--online-key", f"file:{small}/online.pem"]
+    assert "4 files signed" in run("generate", "-c", small / "server.conf", "-o", small / "tree", *keys)
+    root = small / "root.json"
+    root.write_bytes((small / "tree/metadata/1.root.json").read_bytes())
+    trust = ["--root", root, "--trust", small / "trust"]
+    with FaultyServer(LocalStorage(small / "tree")) as meta:
+        config = write_client(small, meta.url, "http://127.0.0.1:1")
+        assert "20240115.1" in run("query", "-c", config, *trust, HOME=str(small))
+        answer = small / "tree" / STABLE / "3.6.0/20240104.1.json"
+        answer.write_text(answer.read_text().replace("20240115.1", "20240115.2"))
+        assert "not what was signed" in run("query", "-c", config, *trust, code=1, HOME=str(small))
+        run("query", "-c", config, "--branch", "none", *trust, code=2, HOME=str(small))
+    run("generate", "-c", small / "server.conf", "-o", small / "tree", *keys[:2], code=1)
 
 
 def test_the_tree_is_written_again_when_the_pool_changes(small: Path) -> None:

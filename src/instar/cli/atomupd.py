@@ -8,13 +8,14 @@ from __future__ import annotations
 
 # ruff: noqa: PLC0415  # what a command needs is loaded by the command
 import contextlib
+import functools
 import json
 import netrc
 import os
 import platform
 import threading
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
     from instar.compat.atomupd.pool import Pool
     from instar.compat.atomupd.settings import ServerSettings
     from instar.server import Serving
+    from instar.storage import HttpReader
 
 __all__ = ["register", "serve_pool"]
 
 _FAILED: Final = 1
+_TRUST: Final = Path("/var/lib/instar-atomupd-client")
 _CLIENT_CONFIGURATION: Final = Path("/etc/steamos-atomupd/client.conf")
 
 ServerFile = Annotated[Path, typer.Option("-c", "--config", metavar="FILE", help="The server's configuration.")]
@@ -52,6 +55,11 @@ Facts = Annotated[
     list[str] | None,
     typer.Option("--fact", metavar="NAME=VALUE", help="What this device is made of; may be given several times."),
 ]
+RootFile = Annotated[
+    Path | None,
+    typer.Option("--root", metavar="FILE", help="Believe only answers that this root of trust vouches for."),
+]
+Trust = Annotated[Path, typer.Option("--trust", metavar="DIR", help="With --root: where signed metadata is kept.")]
 Insecure = Annotated[bool, typer.Option("--insecure-http", help="Take addresses without TLS.")]
 CaFile = Annotated[
     Path | None, typer.Option("--ca-file", metavar="FILE", help="The only authorities to trust for TLS, as PEM.")
@@ -92,6 +100,15 @@ def generate(
     folder: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The tree's folder.")] = Path(),
     watch: Annotated[bool, typer.Option("--watch", help="Go on, and write what changes with the pool.")] = False,
     interval: Interval = 5.0,
+    owner_key: Annotated[
+        str | None, typer.Option("--owner-key", metavar="URI", help="Sign the tree too: file:PATH of the owner's key.")
+    ] = None,
+    online_key: Annotated[
+        str | None, typer.Option("--online-key", metavar="URI", help="And of the online key.")
+    ] = None,
+    passphrase_env: Annotated[
+        str | None, typer.Option("--passphrase-env", metavar="VAR", help="Where the keys' passphrase is.")
+    ] = None,
 ) -> None:
     """Write the static tree of a pool of images, for any web server to serve."""
     from instar.compat.atomupd import tree
@@ -107,8 +124,13 @@ def generate(
         for warning in (*done.warnings, *sizes.warnings):
             output.warn(f"warning: {warning}")
         output.say(f"{len(done.written)} files written, {done.unchanged} unchanged")
+        if owner_key and online_key:
+            output.say(f"{_sign(folder, done.paths, owner_key, online_key, passphrase_env)} files signed")
 
     with _old_exit_codes():
+        if bool(owner_key) != bool(online_key):
+            msg = "A tree is signed with two keys: --owner-key and --online-key."
+            raise Misconfigured(msg)
         if not watch:
             run()
             return
@@ -131,6 +153,17 @@ def generate(
             clock=SystemClock(),
             interval=interval,
         )
+
+
+def _sign(tree: Path, paths: Sequence[str], owner_key: str, online_key: str, passphrase_env: str | None) -> int:
+    from instar.cli.secrets import Passphrases
+    from instar.compat.atomupd.signing import sign_tree
+    from instar.system.clock import SystemClock
+    from instar.trust.keys import open_signer
+
+    ask = Passphrases(passphrase_env)
+    owner, online = (open_signer(uri, folder=Path(), passphrase=ask) for uri in (owner_key, online_key))
+    return sign_tree(tree, paths, owner=[owner], online=[online], now=SystemClock().now())
 
 
 def serve(
@@ -299,6 +332,8 @@ def query(  # noqa: PLR0913  # one parameter for each option
     fact: Facts = None,
     insecure_http: Insecure = False,
     ca_file: CaFile = None,
+    root: RootFile = None,
+    trust: Trust = _TRUST,
 ) -> None:
     """Ask for an update, and write what was found into the runtime folder."""
     with _old_exit_codes():
@@ -312,6 +347,8 @@ def query(  # noqa: PLR0913  # one parameter for each option
             ca_file,
             penultimate=penultimate,
             insecure=insecure_http,
+            root=root,
+            trust=trust,
         )
 
 
@@ -326,6 +363,8 @@ def update(  # noqa: PLR0913  # one parameter for each option
     fact: Facts = None,
     insecure_http: Insecure = False,
     ca_file: CaFile = None,
+    root: RootFile = None,
+    trust: Trust = _TRUST,
 ) -> None:
     """Ask for an update and install its first image with RAUC; the next one is asked for after the restart."""
     from instar.compat.atomupd.device import install_update
@@ -342,6 +381,8 @@ def update(  # noqa: PLR0913  # one parameter for each option
             ca_file,
             penultimate=penultimate,
             insecure=insecure_http,
+            root=root,
+            trust=trust,
         )
         if not found.steps:
             return
@@ -373,6 +414,8 @@ def _ask(  # noqa: PLR0913  # what a person may have written
     *,
     penultimate: bool,
     insecure: bool,
+    root: Path | None,
+    trust: Path,
 ) -> tuple[ClientSettings, Found]:
     from instar.compat.atomupd.device import ClientSettings, query_update, record_update, running_image
 
@@ -380,7 +423,7 @@ def _ask(  # noqa: PLR0913  # what a person may have written
     image = running_image(manifest or settings.manifest, os_release, platform.machine())
     _remark(settings, image, variant, branch)
     found = query_update(
-        _server(settings, ca_file, insecure=insecure),
+        _server(settings, ca_file, insecure=insecure, root=root, trust=trust),
         image,
         dynamic=settings.query_url is not None,
         variant=variant,
@@ -408,7 +451,9 @@ def _remark(settings: ClientSettings, image: Image, variant: str | None, branch:
         output.warn("warning: an image from before there were branches cannot change its variant")
 
 
-def _server(settings: ClientSettings, ca_file: Path | None, *, insecure: bool) -> Server:
+def _server(
+    settings: ClientSettings, ca_file: Path | None, *, insecure: bool, root: Path | None, trust: Path
+) -> Server:
     from instar.cli.device import environment_proxy
     from instar.compat.atomupd.device import WebServer
     from instar.storage import HttpOptions, HttpReader
@@ -420,7 +465,26 @@ def _server(settings: ClientSettings, ca_file: Path | None, *, insecure: bool) -
         proxy=environment_proxy(url),
         authorization=_password_for(url),
     )
-    return WebServer(HttpReader(url, options))
+    reader = HttpReader(url, options)
+    server = WebServer(reader)
+    if root is None:
+        return server
+    from instar.compat.atomupd.signed import SignedServer
+    from instar.system.clock import SystemClock
+    from instar.trust import TrustedMetadata
+
+    try:
+        trusted = root.read_bytes()
+        trust.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"The root of trust cannot be used: {error}."
+        raise Misconfigured(msg, hint="Check --root and --trust.") from error
+    fetch = functools.partial(_fetch, reader)
+    return SignedServer(server, TrustedMetadata(trust, root=trusted, fetch=fetch, clock=SystemClock()))
+
+
+def _fetch(reader: HttpReader, key: str, limit: int) -> bytes:
+    return reader.read(key, limit=limit)
 
 
 def _password_for(url: str) -> str | None:

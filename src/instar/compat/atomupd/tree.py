@@ -37,8 +37,12 @@ SizeOf = Callable[[PoolImage, PoolImage], int]
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """What was done: files written, files found as they should be, and warnings for a person."""
+    """What was done: files written, files found as they should be, and warnings for a person.
 
+    ``paths`` are all that belong to the tree now, written or not.
+    """
+
+    paths: tuple[str, ...]
     written: tuple[str, ...]
     unchanged: int
     warnings: tuple[str, ...]
@@ -50,6 +54,7 @@ class _Plan:
 
     tree: Path
     files: dict[str, bytes] = field(default_factory=dict)
+    paths: dict[str, None] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
     unchanged: int = 0
     warnings: list[str] = field(default_factory=list)
@@ -99,7 +104,7 @@ def generate(settings: ServerSettings, tree: Path, *, size_of: SizeOf) -> Genera
             planned = plan_tree(pool, tree, size_of=size_of)
             replace_files(tree, planned.files.items())
             warnings = (*pool.warnings, *planned.warnings, *_leftovers(tree, planned.seen))
-            return Generated(tuple(planned.files), planned.unchanged, warnings)
+            return Generated(tuple(planned.paths), tuple(planned.files), planned.unchanged, warnings)
     except (OSError, ValueError) as error:
         msg = f"The tree {tree} could not be written: {error}."
         raise Unavailable(msg, hint="Make room or permission for it there; the next run completes it.") from error
@@ -113,7 +118,7 @@ def plan_tree(pool: Pool, tree: Path, *, size_of: SizeOf) -> _Plan:
 
     """
     plan = _Plan(tree)
-    written: set[str] = set()
+    written = plan.paths
     for number, one in enumerate(sorted(pool.images, key=lambda one: one.image.order, reverse=True)):
         image = one.image
         _plan_remote_info(plan, pool, image, written)
@@ -126,7 +131,7 @@ def plan_tree(pool: Pool, tree: Path, *, size_of: SizeOf) -> _Plan:
                 # The newest image writes a path that several share.
                 if path in written:
                     continue
-                written.add(path)
+                written[path] = None
                 if aim is Aim.NEWER:
                     plan.seen.add(path)
                 answer = find_update(pool, image, branch, aim)
@@ -145,12 +150,12 @@ def _paths(image: Image, branch: str) -> Iterator[tuple[str, Aim]]:
     yield penultimate_path(image, branch), Aim.PENULTIMATE
 
 
-def _plan_remote_info(plan: _Plan, pool: Pool, image: Image, written: set[str]) -> None:
+def _plan_remote_info(plan: _Plan, pool: Pool, image: Image, written: dict[str, None]) -> None:
     path = remote_info_path(image)
     info = pool.settings.remote_info.get(image.arch)
     if info is None or path in written:
         return
-    written.add(path)
+    written[path] = None
     # Nobody is to choose a variant at its end; who has it must not see it vanish from the choices.
     variants = [one for one in info.variants if one not in pool.settings.ended or one == image.variant]
     ini = RawConfigParser()
