@@ -189,7 +189,7 @@ def sync_tree(root: Path) -> None:
 if sys.platform == "linux":
 
     def _sync_file_system(path: Path) -> bool:
-        """Sync everything on the file system of ``path`` in one call; False where the system cannot, or not reliably."""
+        """Sync everything on the file system of ``path`` in one call; False where it cannot be relied on."""
         # Before Linux 5.8 the call does not tell of data that could not be written (syncfs(2)).
         found = re.match(r"(\d+)\.(\d+)", os.uname().release)
         if found is None or (int(found[1]), int(found[2])) < _SYNCFS_TELLS_ERRORS:
