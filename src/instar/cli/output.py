@@ -17,6 +17,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from instar.errors import InstallFailed
 from instar.model.progress import OnProgress, Phase, Progress, ignore_progress
 
 __all__ = ["bar", "complain", "human_size", "report", "say", "settings", "show_cursor", "table", "warn"]
@@ -51,11 +52,23 @@ def complain(message: str, *, hint: str | None = None) -> None:
 
 
 def report(document: Mapping[str, Any] | Sequence[Any], *, as_json: bool, human: Callable[[], None]) -> None:
-    """Print a report: ``document`` as JSON where programs read it, or what ``human`` prints."""
-    if as_json:
-        sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
-    else:
-        human()
+    """Print a report: ``document`` as JSON where programs read it, or what ``human`` prints.
+
+    Raises:
+        InstallFailed: it could not be written to where the standard output goes.
+
+    """
+    try:
+        if as_json:
+            sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+        else:
+            human()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise  # whoever reads has seen enough
+    except OSError as error:
+        msg = f"The report could not be written: {error.strerror or error}."
+        raise InstallFailed(msg, hint="What the command had to do is done.") from error
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:

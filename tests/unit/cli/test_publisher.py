@@ -214,6 +214,17 @@ class TestInit:
         shell.run("init", shell.project, "--product", "a", "--no-passphrase", "--passphrase-env", "X", code=2)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_report_that_cannot_be_written_is_no_defect(founded: Shell, options: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = program("list", "-C", founded.project, *options)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 5
+    assert "could not be written: No space left on device." in done.stderr
+    assert "is done" in done.stderr
+
+
 ERASE_LINE = "\x1b[2K"
 
 
