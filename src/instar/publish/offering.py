@@ -174,7 +174,7 @@ def set_floor(project: Project, version: Version, *, allow_lower: bool = False) 
                 live = [entry.version for entry in entries if not entry.yanked]
                 if live and max(live) < version:
                     msg = f"The channel {channel!s} has nothing for {platform!s} that is {version} or newer."
-                    raise Misconfigured(msg, hint="Release or promote something there first.")
+                    raise Misconfigured(msg, hint="Release or promote something there first, or yank what it offers.")
         session.roles.set_floor(product, str(version))
         session.commit(project.open_signers(session.roles, [Authority.OWNER, Authority.ONLINE]))
         return before
