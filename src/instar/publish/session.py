@@ -10,6 +10,7 @@ create; whoever publishes next finds that note and removes what came of it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import secrets
 from collections.abc import Iterable, Iterator
@@ -191,7 +192,9 @@ def local_disk(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         msg = f"{folder} cannot be worked in: {error.strerror or error}."
-        raise Unavailable(msg, hint="Make room there, or give yourself access, then try again.") from error
+        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+            raise Misconfigured(msg, hint="Give yourself access, then try again.") from error
+        raise Unavailable(msg, hint="Make room there, then try again.") from error
 
 
 def _exists(storage: Storage, key: str) -> bool:
