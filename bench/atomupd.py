@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
-from urllib.request import urlopen
 
 from bench.measure import run
 from instar.compat.atomupd.answers import find_update, write_answer_line
@@ -177,7 +177,7 @@ def serving(argv: Sequence[object], port: int, environment: dict[str, str] | Non
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError):
-                urlopen(f"http://127.0.0.1:{port}/?x=1", timeout=5).close()
+                socket.create_connection(("127.0.0.1", port), timeout=5).close()
                 break
             time.sleep(0.1)
         yield
