@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from instar.system.process import Completed, follow_program
+from instar.system.process import Completed, run_program
 
 PROGRAM = "import sys; sys.stdout.write('  0% a\\r 50% b\\nlast'); sys.stdout.flush(); sys.exit(3)"
 
@@ -11,7 +11,7 @@ PROGRAM = "import sys; sys.stdout.write('  0% a\\r 50% b\\nlast'); sys.stdout.fl
 def follow(program: str, timeout: float = 30) -> tuple[Completed, list[str]]:
     lines: list[str] = []
     argv = [sys.executable, "-c", program]
-    return follow_program(argv, folder=Path(), timeout=timeout, environment={}, on_line=lines.append), lines
+    return run_program(argv, folder=Path(), timeout=timeout, environment={}, on_line=lines.append), lines
 
 
 def test_each_line_is_handed_on_and_the_end_is_told() -> None:
@@ -29,4 +29,4 @@ def test_a_program_that_takes_too_long_is_ended_with_its_children() -> None:
 
 def test_a_program_that_is_not_there_is_said() -> None:
     with pytest.raises(OSError, match="none"):
-        follow_program(["/none"], folder=Path(), timeout=1, environment={}, on_line=print)
+        run_program(["/none"], folder=Path(), timeout=1, environment={}, on_line=print)
