@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -194,7 +195,9 @@ class Updater:
                     installation.stage(staging, update.release)
                 downloads.clear()
                 session.manifests.prune(_trees(installation.status()))
-            self._here.save_record(channel=self._here.channel)
+            # The channel is another matter: it is switched when its release is, or a switch that leads down would be
+            # forgotten by whoever downloads today and installs tomorrow.
+            self._here.save_record(channel=installation.record.channel)
         return Staged(self._here, update)
 
     def _find(self, session: Session) -> Finding:
@@ -309,12 +312,17 @@ class Staged:
                 raise Conflict(msg, hint="Check again.")
             if when == "next-start":
                 installation.switch_at_start()
-                return Outcome.AT_NEXT_START
-            switched = installation.switch(
-                environment=here.config.environment,
-                restart=relaunch_command(own_command(), installation.location),
-            )
-        return Outcome.WHEN_APP_EXITS if switched is Switched.WHEN_APP_EXITS else Outcome.SELECTED
+                outcome = Outcome.AT_NEXT_START
+            else:
+                switched = installation.switch(
+                    environment=here.config.environment,
+                    restart=relaunch_command(own_command(), installation.location),
+                )
+                outcome = Outcome.WHEN_APP_EXITS if switched is Switched.WHEN_APP_EXITS else Outcome.SELECTED
+            with contextlib.suppress(InstarError):
+                # What was asked for is done; the next check finds the release in the channel and writes it down.
+                here.save_record(channel=here.channel)
+        return outcome
 
 
 def _direction(current: Installed | None, version: Version) -> Direction:

@@ -303,6 +303,21 @@ def test_a_switch_down_that_must_wait_is_not_forgotten(device: Device) -> None:
     assert str(device.update(channel="stable").version) == "1.0"
 
 
+def test_a_switch_down_that_was_downloaded_and_never_installed_is_not_forgotten(device: Device) -> None:
+    device.releases.release("2.0b1", TWO, channel="beta")
+    device.update(channel="beta")
+    instar.confirm(device.config)
+    updater = device.updater(channel="stable")
+    found = updater.check()
+    assert found is not None
+    updater.download(found)
+    # Here the power fails, or the app asks its user, who wants to wait until tomorrow.
+    assert instar.status(device.config).channel == "beta"
+    down = device.update(channel="stable")
+    assert (str(down.version), down.download_size) == ("1.0", 0)
+    assert instar.status(device.config).channel == "stable"
+
+
 def test_a_yanked_release_is_left_for_an_older_one(device: Device) -> None:
     device.releases.release("1.1", TWO)
     device.update()
