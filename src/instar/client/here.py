@@ -82,11 +82,14 @@ class Here:
         Raises:
             Busy: another one is at work.
             InstallFailed: the disk is full, read-only or broken.
+            Misconfigured: the installation was removed.
 
         """
         with disk_errors(self.installation.location, running=self.running):
             files.make_folder(self.folder)
             with locks.exclusive(self.folder / "work.lock", what=f"{self.installation.location}"):
+                # Another process may have switched the channel since this object was made.
+                self.installation.reread()
                 yield
 
     def session(self, reader: Reader) -> Session:

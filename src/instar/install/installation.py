@@ -214,6 +214,16 @@ class Installation:
             unfinished=unfinished,
         )
 
+    def reread(self) -> None:
+        """Read the record anew: another process may have replaced it since.
+
+        Raises:
+            Misconfigured: it is damaged, or the installation was removed.
+            InstallFailed: it cannot be read.
+
+        """
+        self._record = Installation.open(self.location, platform=self._worker.arrangement.platform).record
+
     def update_record(self, record: Record) -> None:
         """Replace the record (another channel, other URLs). Product and layout stay.
 

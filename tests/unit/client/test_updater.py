@@ -318,6 +318,20 @@ def test_a_switch_down_that_was_downloaded_and_never_installed_is_not_forgotten(
     assert instar.status(device.config).channel == "stable"
 
 
+def test_a_switch_of_channel_by_another_process_is_seen_by_an_updater_that_lives_on(device: Device) -> None:
+    device.releases.release("2.0b1", TWO, channel="beta")
+    device.releases.release("2.0b2", TWO, channel="beta")
+    updater = device.updater()
+    assert updater.check() is None
+    device.update(channel="beta")
+    instar.confirm(device.config)
+    device.releases.release("1.5", ONE)
+    assert updater.look().reason is Reason.UP_TO_DATE
+    assert instar.status(device.config).channel == "beta"
+    device.releases.release("3.0", ONE)
+    assert updater.check() is None  # stable has it, and stable is not followed any more
+
+
 def test_a_yanked_release_is_left_for_an_older_one(device: Device) -> None:
     device.releases.release("1.1", TWO)
     device.update()
