@@ -273,6 +273,10 @@ class Updater:
         needed = missing + manifest.size + _PER_FILE * len(manifest.files)
         free = self._free_space(folder)
         if free < needed:
+            # An update that was killed may have left half a tree, and nobody else may ever come to remove it.
+            self._here.installation.recover()
+            free = self._free_space(folder)
+        if free < needed:
             msg = f"There is not enough room for version {manifest.version}: it needs {needed / 1e6:,.1f} MB."
             hint = f"Free at least {(needed - free) / 1e6:,.1f} MB more on the disk of {folder}."
             raise InstallFailed(msg, running=self._here.running, hint=hint)

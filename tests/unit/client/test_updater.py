@@ -497,6 +497,20 @@ def test_no_room_is_said_before_anything_is_downloaded(device: Device) -> None:
     assert device.tree == TWO
 
 
+def test_what_a_killed_update_left_is_removed_before_room_is_said_to_be_missing(device: Device) -> None:
+    device.releases.release("1.1", TWO)
+    update = device.updater().check()
+    assert update is not None
+    left = device.location / ".instar/staging/tree-0123456789abcdef"
+    left.mkdir(parents=True, exist_ok=True)
+    (left / "half").write_bytes(b"half of a release")
+    tight = instar.Updater(
+        device.config, reader=device.storage, free_space=lambda _: 10_000 if left.exists() else 10_000_000
+    )
+    tight.download(update).install()
+    assert device.tree == TWO
+
+
 def test_progress_is_told_and_cancelling_keeps_what_came(device: Device) -> None:
     device.releases.release("1.1", TWO)
     updater = device.updater()
