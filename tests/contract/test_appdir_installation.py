@@ -175,6 +175,21 @@ def test_a_confirmation_by_health_waits_for_nobody(tmp_path: Path, platform: Pla
     assert current(app) == "1.0"
 
 
+def test_a_confirmation_by_health_keeps_exactly_one_older_tree(
+    tmp_path: Path, platform: Platform, layout: Layout
+) -> None:
+    app = begin(
+        tmp_path / "app", layout=layout, platform=platform, health=("run",), confirmation=Confirmation.BY_HEALTH
+    )
+    # Nobody ever calls started or confirm here.
+    for version in ("2.0", "3.0"):
+        stage_app(app, version)
+        app.switch(environment={})
+    trees = app.location / "versions" if layout is Layout.VERSIONED else app.state_folder / "trees"
+    names = {path.name.split("-")[0] for path in trees.iterdir()}
+    assert names == ({"2.0", "3.0"} if layout is Layout.VERSIONED else {"2.0"})
+
+
 def test_single_files_of_the_running_tree_can_be_put_right(app: Installation) -> None:
     (app.entry / "lib" / "one").unlink()
     (app.entry / "same").write_text("spoilt")

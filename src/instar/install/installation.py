@@ -305,7 +305,13 @@ class Installation:
             self._check_health(state.staged, environment)
             proven = self._record.confirmation is Confirmation.BY_HEALTH
             event = lifecycle.Switched(state.staged.name, proven=proven)
-            return self._worker.select(lifecycle.follow(state, event).state, self._record.kept, restart)
+            following = lifecycle.follow(state, event).state
+            switched = self._worker.select(following, self._record.kept, restart)
+            # Not where the app in this process may be running from a tree that is not kept.
+            if switched is Switched.DONE and following.previous == state.current:
+                with contextlib.suppress(OSError):
+                    self._worker.prune()
+            return switched
 
     def _check_health(self, tree: Tree, environment: Mapping[str, str]) -> None:
         worker = self._worker
