@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import secrets
 import stat
@@ -45,7 +46,8 @@ def carry_over(keep: Keep, source: Path, target: Path, scratch: Path) -> None:
     """Copy what ``keep`` names from ``source`` into ``target``, where the user's file replaces the release's.
 
     Each file appears whole or not at all; repeating it after an interruption is harmless. Times of modification and
-    permissions are kept. Everything is durable when it returns.
+    permissions are kept, those of the folders that lead there too, and whose they are where the superuser does it.
+    Everything is durable when it returns.
 
     Args:
         keep: the patterns.
@@ -59,28 +61,61 @@ def carry_over(keep: Keep, source: Path, target: Path, scratch: Path) -> None:
 
     """
     touched = {target}
+    folders: set[str] = set()
     for relative, path in kept_files(keep, source):
         parent, _, name = relative.rpartition("/")
+        folders.update(itertools.accumulate(parent.split("/"), "{}/{}".format) if parent else ())
         folder = _make_folders(target, parent)
         kind = path.lstat().st_mode
         if stat.S_ISDIR(kind):
             touched.add(_make_folders(target, relative))
+            folders.add(relative)
         else:
             destination = folder / name
             if destination.is_dir() and not destination.is_symlink():
                 raise IsADirectoryError(errno.EISDIR, "the release has a folder where the user has a file", relative)
             _copy(path, destination, scratch / f"carried-{secrets.token_hex(8)}")
         touched.add(folder)
+    if os.name != "nt":
+        for relative in sorted(folders, reverse=True):  # what is inside first, while nobody else gets in
+            _make_alike(source / relative, target / relative)
+            touched.add(target / relative)
     for folder in touched:
         files.sync_folder(folder)
+
+
+def _make_alike(source: Path, target: Path) -> None:
+    """Let the same people into the folder ``target`` as into ``source``. Others may be at work in both by now."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    descriptor = os.open(target, flags)
+    try:
+        status = source.lstat()
+        if _is_superuser():
+            os.fchown(descriptor, status.st_uid, status.st_gid)
+        # Ourselves always: what was carried may have to be carried again.
+        os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & 0o3777 | stat.S_IRWXU)
+    finally:
+        os.close(descriptor)
+
+
+def _is_superuser() -> bool:
+    return os.name != "nt" and os.geteuid() == 0
 
 
 def _copy(source: Path, destination: Path, fresh: Path) -> None:
     status = source.lstat()
     if stat.S_ISLNK(status.st_mode):
         fresh.symlink_to(source.readlink())
+        if _is_superuser():
+            os.lchown(fresh, status.st_uid, status.st_gid)
     else:
-        files.clone_file(source, fresh, mode=0o600)
+        # Whoever may write in the user's folders must not have another file copied by putting a link in between.
+        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(source, flags), "rb") as old:
+            status = os.fstat(old.fileno())
+            files.clone_open_file(old, fresh, mode=0o600)
+        if _is_superuser():
+            os.chown(fresh, status.st_uid, status.st_gid)
         fresh.chmod(stat.S_IMODE(status.st_mode) & 0o777)
         os.utime(fresh, ns=(status.st_atime_ns, status.st_mtime_ns))
         descriptor = os.open(fresh, os.O_RDWR if os.name == "nt" else os.O_RDONLY)

@@ -21,6 +21,7 @@ from typing import IO, Final
 __all__ = [
     "COPY_BLOCK",
     "clone_file",
+    "clone_open_file",
     "create_file",
     "iterate_blocks",
     "make_folder",
@@ -231,7 +232,13 @@ def clone_file(source: Path, target: Path, *, mode: int) -> None:
         OSError: it could not be copied; the caller removes what there is of ``target``.
 
     """
-    with source.open("rb") as old, create_file(target, mode=mode) as new:
+    with source.open("rb") as old:
+        clone_open_file(old, target, mode=mode)
+
+
+def clone_open_file(old: IO[bytes], target: Path, *, mode: int) -> None:
+    """Do as :func:`clone_file` with a file that is open at its beginning. Raises as it does."""
+    with create_file(target, mode=mode) as new:
         if sys.platform == "linux":
             import fcntl  # noqa: PLC0415  # POSIX only
 

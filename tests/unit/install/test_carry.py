@@ -1,6 +1,7 @@
 """Carrying the user's files: what the patterns name, copied, wherever the new tree has room for it."""
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,44 @@ def test_only_what_is_named_is_carried_with_its_time_and_permissions(trees: tupl
     assert (old / "data" / "deep" / "mine").read_text() == "mine"
 
 
+def test_a_private_folder_of_the_users_stays_private_and_a_shared_one_shared(trees: tuple[Path, Path, Path]) -> None:
+    old, new, scratch = trees
+    write(old / "data" / "private" / "mine", "mine")
+    write(old / "shared" / "mine", "mine")
+    (new / "shared").mkdir(mode=0o755)  # the release brings it
+    (old / "data" / "private").chmod(0o700)
+    (old / "data").chmod(0o750)
+    (old / "shared").chmod(0o1777)
+    carry_over(Keep(("data", "shared/*")), old, new, scratch)
+    modes = {name: stat.S_IMODE((new / name).stat().st_mode) for name in ("data", "data/private", "shared")}
+    assert modes == {"data": 0o750, "data/private": 0o700, "shared": 0o1777}
+
+
+def test_a_folder_of_the_users_that_refuses_changes_is_no_obstacle(trees: tuple[Path, Path, Path]) -> None:
+    old, new, scratch = trees
+    write(old / "data" / "mine", "mine")
+    (old / "data").chmod(0o500)
+    for _ in range(2):
+        carry_over(Keep(("data",)), old, new, scratch)
+    assert stat.S_IMODE((new / "data").stat().st_mode) == 0o700
+    (old / "data").chmod(0o700)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="only the superuser can give files away")
+def test_what_belongs_to_a_user_still_does_when_the_superuser_updates(trees: tuple[Path, Path, Path]) -> None:
+    old, new, scratch = trees
+    write(old / "data" / "mine", "mine")
+    (old / "data" / "link").symlink_to("mine")
+    (old / "data" / "mine").chmod(0o600)
+    for name in ("data", "data/mine", "data/link"):
+        os.chown(old / name, 1234, 4321, follow_symlinks=False)
+    carry_over(Keep(("data",)), old, new, scratch)
+    for name in ("data", "data/mine", "data/link"):
+        status = (new / name).lstat()
+        assert (status.st_uid, status.st_gid) == (1234, 4321), name
+    assert stat.S_IMODE((new / "data" / "mine").stat().st_mode) == 0o600
+
+
 def test_the_users_file_wins_over_the_releases(trees: tuple[Path, Path, Path]) -> None:
     old, new, scratch = trees
     write(old / "settings.ini", "mine")
@@ -57,6 +96,15 @@ def test_a_link_of_the_users_is_carried_as_a_link(trees: tuple[Path, Path, Path]
     carry_over(Keep(("data",)), old, new, scratch)
     assert (new / "data" / "link").is_symlink()
     assert not (new / "data" / "link" / "secret").is_symlink()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows takes no such names")
+def test_names_that_no_release_could_have_are_carried_too(trees: tuple[Path, Path, Path]) -> None:
+    old, new, scratch = trees
+    name = os.fsdecode(b"con\\\xff\n")
+    write(old / "data" / name / "mine", "mine")
+    carry_over(Keep(("data",)), old, new, scratch)
+    assert (new / "data" / name / "mine").read_text() == "mine"
 
 
 def test_what_is_no_file_is_left_out(trees: tuple[Path, Path, Path]) -> None:
