@@ -13,7 +13,7 @@ from pathlib import Path
 from instar.model.keep import Keep
 from instar.system import files
 
-__all__ = ["carry_over", "kept_files"]
+__all__ = ["carry_over", "kept_files", "make_alike"]
 
 
 def kept_files(keep: Keep, tree: Path) -> Iterator[tuple[str, Path]]:
@@ -76,16 +76,22 @@ def carry_over(keep: Keep, source: Path, target: Path, scratch: Path) -> None:
                 raise IsADirectoryError(errno.EISDIR, "the release has a folder where the user has a file", relative)
             _copy(path, destination, scratch / f"carried-{secrets.token_hex(8)}")
         touched.add(folder)
-    if os.name != "nt":
-        for relative in sorted(folders, reverse=True):  # what is inside first, while nobody else gets in
-            _make_alike(source / relative, target / relative)
-            touched.add(target / relative)
+    for relative in sorted(folders, reverse=True):  # what is inside first, while nobody else gets in
+        make_alike(source / relative, target / relative)
     for folder in touched:
         files.sync_folder(folder)
 
 
-def _make_alike(source: Path, target: Path) -> None:
-    """Let the same people into the folder ``target`` as into ``source``. Others may be at work in both by now."""
+def make_alike(source: Path, target: Path) -> None:
+    """Let the same people into the folder ``target`` as into ``source``, durably. Windows' folders inherit instead.
+
+    Raises:
+        OSError: it could not be done, or one of them is no folder.
+
+    """
+    if os.name == "nt":
+        return
+    # Not through a link: others may be at work in a folder that was shared before.
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
     descriptor = os.open(target, flags)
     try:
@@ -96,6 +102,7 @@ def _make_alike(source: Path, target: Path) -> None:
         os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & 0o3777 | stat.S_IRWXU)
     finally:
         os.close(descriptor)
+    files.sync_folder(target)
 
 
 def _is_superuser() -> bool:

@@ -19,7 +19,7 @@ from instar.errors import Busy, InstallFailed, Misconfigured
 from instar.install.appdir.port import HandOver
 from instar.install.arrangement import Arrangement, InPlace, Selected, folder_inode
 from instar.install.books import Books, Entry
-from instar.install.carry import carry_over
+from instar.install.carry import carry_over, make_alike
 from instar.install.healing import Disk, reconcile
 from instar.install.journal import Journal, Step
 from instar.install.outcomes import Switched
@@ -180,9 +180,14 @@ class Worker:
         return Journal(Step.SELECT, source.name if source else None, target.name, following, inodes)
 
     def _carry(self, journal: Journal, keep: Keep) -> None:
-        if journal.source is not None and journal.target is not None and keep:
-            old = self.arrangement.place(journal.source, selected=journal.source)
-            new = self.arrangement.place(journal.target, selected=journal.source)
+        if journal.source is None or journal.target is None:
+            return
+        old = self.arrangement.place(journal.source, selected=journal.source)
+        new = self.arrangement.place(journal.target, selected=journal.source)
+        if isinstance(self.arrangement, InPlace):
+            # The folder itself is the user's: whom it lets in is not the release's to say.
+            make_alike(old, new)
+        if keep:
             carry_over(keep, old, new, self.make_scratch("carry"))
 
     def _select(self, journal: Journal) -> None:

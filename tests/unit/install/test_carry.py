@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from instar.errors import InstallFailed
+from instar.install import Layout
 from instar.install.carry import carry_over
 from instar.model.keep import Keep
 from instar.testing.installs import begin, read_app, stage_app
@@ -159,3 +160,13 @@ def test_a_release_that_has_no_room_for_the_users_files_is_not_selected(tmp_path
     (app.entry / "only-in-2.0" / "mine").unlink()
     (app.entry / "only-in-2.0").rmdir()
     assert read_app(app.entry) == "1.0"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps no such permissions")
+def test_an_app_in_its_own_folder_stays_as_private_as_it_was(tmp_path: Path) -> None:
+    app = begin(tmp_path / "app", layout=Layout.IN_PLACE, keep=())
+    app.location.chmod(0o700)
+    stage_app(app, "2.0")
+    app.switch(environment={})
+    assert read_app(app.location) == "2.0"
+    assert stat.S_IMODE(app.location.stat().st_mode) == 0o700
