@@ -11,7 +11,8 @@ __all__ = ["Condition", "FactsQuery", "GroupName", "ThingName", "check_facts"]
 
 _THING = re.compile(r"[a-zA-Z0-9:_-]{1,128}")
 _FACT = re.compile(r"[a-zA-Z0-9._-]{1,64}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# And halves of characters, which JSON can spell and UTF-8 cannot.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 # Characters of a fact's value; an inventory that needs more belongs elsewhere.
 _MAX_VALUE: Final = 256
 # Facts that one device may state: a row each.

@@ -40,7 +40,8 @@ __all__ = [
 
 _JOB_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _DETAIL_KEY = re.compile(r"[a-zA-Z0-9:_-]{1,128}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# And halves of characters, which JSON can spell and UTF-8 cannot.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 # Characters; devices keep a document in memory whole.
 _MAX_DOCUMENT: Final = 32_768
 # Levels of objects and lists in a document: more is nobody's job, and some parsers on devices recurse.
@@ -159,6 +160,7 @@ class JobDocument:
             msg = f"a job document has at most {_MAX_DOCUMENT:,} characters, not {len(self.text):,}"
             raise ValueError(msg)
         try:
+            self.text.encode()
             value = json.loads(self.text, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             msg = f"the job document is not JSON: {error}"

@@ -57,7 +57,17 @@ def test_a_document_is_a_json_object_kept_as_written() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "1", '{"a": NaN}', '{"a": Infinity}', "{", "[" * 5_000, '{"a":' * 33 + "1" + "}" * 33],
+    [
+        "",
+        "[]",
+        "1",
+        '{"a": "\ud800"}',
+        '{"a": NaN}',
+        '{"a": Infinity}',
+        "{",
+        "[" * 5_000,
+        '{"a":' * 33 + "1" + "}" * 33,
+    ],
 )
 def test_what_is_no_document(text: str) -> None:
     with pytest.raises(ValueError, match="document"):
@@ -77,6 +87,7 @@ def test_status_details_are_few_short_and_plain() -> None:
     assert StatusDetails({f"k{n}": "v" for n in range(10)})
     assert StatusDetails({"k": "x" * 1024})
     for bad in (
+        {"k": "\ud800"},
         {f"k{n}": "v" for n in range(11)},
         {"": "v"},
         {"k": ""},
