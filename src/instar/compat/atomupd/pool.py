@@ -66,23 +66,25 @@ class Pool:
         key = (image.product, image.arch, image.release, image.variant, branch)
         if key not in self._ladders:
             *line, _ = key
-            found = [*self._offered[key]]
+            found = [*self._offered.get(key, ())]
             for other in self.settings.consider.get(branch, ()):
                 # Images without a version cannot be put in order with those of another branch.
-                found += [one for one in self._offered[*line, other] if one.image.version is not None]
+                found += [one for one in self._offered.get((*line, other), ()) if one.image.version is not None]
+            if not found:
+                return Ladder(()), Ladder(())  # not kept: strangers ask for names without end
             wide = Ladder.of(_rung(one) for one in found)
             narrow = Ladder(tuple(rung for rung in wide.rungs if rung.release.image.branch == branch))
             self._ladders[key] = (wide, narrow)
         return self._ladders[key]
 
     @cached_property
-    def _offered(self) -> defaultdict[tuple[str, ...], list[PoolImage]]:
+    def _offered(self) -> dict[tuple[str, ...], list[PoolImage]]:
         offered: defaultdict[tuple[str, ...], list[PoolImage]] = defaultdict(list)
         for one in self.images:
             if not one.image.skip:
                 image = one.image
                 offered[image.product, image.arch, image.release, image.variant, image.branch].append(one)
-        return offered
+        return dict(offered)
 
 
 def read_pool(settings: ServerSettings) -> Pool:

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
+from instar.compat.atomupd.image import Image
 from instar.compat.atomupd.pool import Pool, read_pool
 from instar.compat.atomupd.settings import ServerSettings
 from instar.compat.atomupd.watch import fingerprint, watch
@@ -85,6 +87,21 @@ MALFORMED = ["", "x=1", query_of(LINES[0], buildid="x"), query_of(LINES[0], vers
 def test_a_malformed_request(query: str, tmp_path: Path) -> None:
     pool = pool_of(tmp_path, *LINES)
     assert ask(make_atomupd_app(lambda: pool), "/", query)[:2] == (400, b"Malformed request")
+
+
+def test_queries_for_what_the_pool_does_not_have_leave_nothing_in_memory(tmp_path: Path) -> None:
+    pool = pool_of(tmp_path, *LINES)
+    image, _ = Image.parse(fields_of(LINES[0])[0])
+    pool.ladders(image, "stable")
+
+    def kept() -> int:
+        return len(pool._ladders) + len(pool._offered)
+
+    before = kept()
+    for number in range(10):
+        assert not pool.ladders(replace(image, product=f"other{number}"), "stable")[0].rungs
+        assert not pool.ladders(image, f"none{number}")[0].rungs
+    assert kept() == before
 
 
 def test_facts_withhold_an_image_and_another_takes_its_place(tmp_path: Path) -> None:
