@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -101,7 +101,8 @@ def read_pool(settings: ServerSettings) -> Pool:
     warnings = list(settings.warnings)
     problems: list[str] = []
     seen: defaultdict[tuple[str, BuildId], list[tuple[ImageOrder, str]]] = defaultdict(list)
-    for manifest in _manifests(settings.pool):
+    unread: list[OSError] = []
+    for manifest in _manifests(settings.pool, unread.append):
         try:
             image, remarks = read_manifest(settings.pool / manifest)
         except (OSError, ValueError) as error:
@@ -122,8 +123,17 @@ def read_pool(settings: ServerSettings) -> Pool:
             problems.append(f"{manifest} lies without {missing}. Put it there, or set 'skip' in the manifest")
         elif image.skip or _is_served(image, settings):
             images.append(one)
+    # Passed over in silence, the images in them would seem to be withdrawn, and devices be led elsewhere.
+    problems += [
+        f"the folder {error.filename} cannot be read: {error.strerror}. Let it be read, or remove it"
+        for error in unread
+    ]
     problems += _checkpoint_problems(images)
     warnings += _without_replacement(images)
+    if not images:
+        warnings.append(
+            f"the pool {settings.pool} holds no image that the configuration serves: is it the right folder?"
+        )
     if problems:
         shown = "; ".join(problems[:_SHOWN]) + (f"; and {len(problems) - _SHOWN} more" if problems[_SHOWN:] else "")
         msg = f"The pool {settings.pool} has errors: {shown}."
@@ -131,23 +141,29 @@ def read_pool(settings: ServerSettings) -> Pool:
     return Pool(settings, tuple(images), tuple(warnings))
 
 
-def walk_folders(pool: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+def walk_folders(
+    pool: Path, on_error: Callable[[OSError], object] | None = None
+) -> Iterator[tuple[str, list[str], list[str]]]:
     """Give every folder of a pool that can hold manifests, in order of their paths.
 
     Chunk stores and hidden folders are not entered: there is nothing in them, and there may be very much of it.
+
+    Args:
+        pool: the pool's folder.
+        on_error: told of each folder that cannot be read; None: they are passed over.
 
     Yields:
         The folder, and the names of its files and of its chunk stores.
 
     """
-    for folder, folders, files in os.walk(pool):
+    for folder, folders, files in os.walk(pool, onerror=on_error):
         stores = sorted(name for name in folders if name.endswith(STORE))
         folders[:] = sorted(name for name in folders if not name.endswith(STORE) and not name.startswith("."))
         yield folder, sorted(files), stores
 
 
-def _manifests(pool: Path) -> Iterator[str]:
-    for folder, files, _ in walk_folders(pool):
+def _manifests(pool: Path, on_error: Callable[[OSError], object]) -> Iterator[str]:
+    for folder, files, _ in walk_folders(pool, on_error):
         relative = os.path.relpath(folder, pool)
         for name in files:
             if name.endswith(MANIFEST):

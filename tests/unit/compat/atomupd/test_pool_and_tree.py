@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,21 @@ def test_a_manifest_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         run(tmp_path, "3.6 20231203.1 stable")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="it has other limits")
+def test_a_folder_that_cannot_be_read_is_named_and_what_is_in_it_does_not_vanish(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool", ["3.6 20231202.1 stable"])
+    # Too deep for a path: the way to be refused that the superuser knows too.
+    inner = os.open(pool, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("x" * 250, dir_fd=inner)
+        outer, inner = inner, os.open("x" * 250, os.O_RDONLY, dir_fd=inner)
+        os.close(outer)
+    os.close(inner)
+    with pytest.raises(Misconfigured, match=r"the folder .*x cannot be read: File name too long"):
+        run(tmp_path)
+    assert not (tmp_path / "tree").exists()
+
+
 def test_a_missing_chunk_store_is_named(tmp_path: Path) -> None:
     manifest = add_image(tmp_path / "pool", "3.6 20231202.1 stable")
     Path(str(manifest).replace(".manifest.json", ".castr")).rmdir()
@@ -111,6 +127,10 @@ def test_a_branch_without_an_image_is_an_error_unless_the_pool_is_being_built_up
     lenient = settings_for(tmp_path, branches="stable beta", more="StrictPoolValidation = False\n")
     generate(lenient, tmp_path / "tree", size_of=lambda _old, _new: 0)
     assert offers_in(tmp_path / "tree")["holo/steamos/amd64/steamdeck/beta.json"] == "-"
+
+
+def test_a_pool_without_an_image_is_remarked(tmp_path: Path) -> None:
+    assert ["holds no image" in warning for warning in run(tmp_path).warnings] == [True]
 
 
 def test_images_without_a_stable_version_need_to_be_asked_for(tmp_path: Path) -> None:
