@@ -14,6 +14,7 @@ import errno
 import hashlib
 import itertools
 import re
+import stat
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -201,8 +202,9 @@ class Downloads:
         runs: dict[str, list[_Run]] = {}
         with contextlib.suppress(FileNotFoundError):
             for path in self._folder.iterdir():
-                if match := _RUN.fullmatch(path.name):
-                    run = _Run(path, int(match[2]), path.lstat().st_size)
+                # What is a link or a pipe by now is passed over: it would lead elsewhere, or keep us waiting.
+                if (match := _RUN.fullmatch(path.name)) and stat.S_ISREG((status := path.lstat()).st_mode):
+                    run = _Run(path, int(match[2]), status.st_size)
                     runs.setdefault(match[1], []).append(run)
         for of_object in runs.values():
             of_object.sort(key=lambda run: run.start)

@@ -1,3 +1,4 @@
+import os
 import threading
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -299,3 +300,17 @@ def test_foreign_files_in_the_folder_do_no_harm(tmp_path: Path) -> None:
     downloads = Downloads(tmp_path)
     downloads.fetch(plan_for(PIECES), Server(one=DATA))
     check_all(downloads)
+
+
+def test_a_link_or_pipe_in_the_folder_is_not_taken_for_a_run(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "d", tmp_path / "outside"
+    folder.mkdir()
+    outside.write_bytes(b"not ours" * 20)
+    name = key_of("one").rpartition("/")[2]
+    (folder / f"{name}-0-0.part").symlink_to(outside)
+    if os.name != "nt":
+        os.mkfifo(folder / f"{name}-700000-0.part")
+    downloads = Downloads(folder)
+    downloads.fetch(plan_for(PIECES), Server(one=DATA))
+    check_all(downloads)
+    assert outside.read_bytes() == b"not ours" * 20
