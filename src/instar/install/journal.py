@@ -14,7 +14,8 @@ from enum import StrEnum
 from typing import Final
 
 from instar.install.formats import check_format, check_keys
-from instar.install.state import State
+from instar.install.state import State, check_tree_name
+from instar.model._json import text
 
 __all__ = ["FORMAT", "MAX_JSON", "Journal", "Step"]
 
@@ -90,6 +91,9 @@ class Journal:
         keys = ("step", "source", "target", "next", "inodes", "waits_for", "keep_user_files")
         try:
             row = check_keys(check_format(json.loads(data), FORMAT), keys)
+            if row["source"] is not None:
+                # It becomes a path. The target is the name of a tree of the next state, which was checked as such.
+                check_tree_name(text(row["source"]))
             return cls(
                 step=Step(row["step"]),
                 source=row["source"],

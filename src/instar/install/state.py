@@ -16,7 +16,7 @@ from instar.install.formats import check_format, check_keys
 from instar.model.digest import Digest
 from instar.model.version import Version
 
-__all__ = ["FORMAT", "MAX_JSON", "Failure", "Installed", "Phase", "State", "Tree"]
+__all__ = ["FORMAT", "MAX_JSON", "Failure", "Installed", "Phase", "State", "Tree", "check_tree_name"]
 
 FORMAT: Final = "instar-state-1"
 # Bytes. Three trees and a hundred failures with their reasons stay below it.
@@ -59,9 +59,19 @@ class Tree:
     release: Installed
 
     def __post_init__(self) -> None:
-        if not self.name or self.name.startswith(".") or set(self.name) & set('/\\:"') or len(self.name) > 255:  # noqa: PLR2004  # NAME_MAX
-            msg = f"{self.name[:80]!r} cannot be the name of a tree"
-            raise ValueError(msg)
+        check_tree_name(self.name)
+
+
+def check_tree_name(name: str) -> None:
+    """Check that ``name`` can be the name of a tree's folder.
+
+    Raises:
+        ValueError: it is not one segment of a path, or hidden.
+
+    """
+    if not name or name.startswith(".") or set(name) & set('/\\:"') or len(name) > 255:  # noqa: PLR2004  # NAME_MAX
+        msg = f"{name[:80]!r} cannot be the name of a tree"
+        raise ValueError(msg)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,4 +234,5 @@ def _time_from_json(text: str) -> datetime:
     if time.tzinfo is None:
         msg = f"the time {text!r} has no zone"
         raise ValueError(msg)
-    return time
+    # Here, where a time that no calendar has is still told from the caller's own mistakes.
+    return time.astimezone(UTC)

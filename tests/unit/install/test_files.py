@@ -125,6 +125,19 @@ def test_a_state_that_contradicts_itself_is_refused(changes: dict[str, Any]) -> 
         State(**given)
 
 
+@pytest.mark.parametrize("source", ["../../elsewhere", "/etc", "", 5, [], {}], ids=str)
+def test_a_journal_leads_nowhere_but_to_a_tree(source: Any) -> None:
+    document = json.loads(JOURNAL.to_json())
+    with pytest.raises(ValueError, match=r"tree|malformed"):
+        Journal.from_json(json.dumps({**document, "source": source}).encode())
+
+
+def test_a_time_that_is_none_everywhere_on_earth_is_no_state() -> None:
+    document = json.loads(STATE.to_json())
+    with pytest.raises(ValueError, match="malformed"):
+        State.from_json(json.dumps({**document, "first_start": "0001-01-01T00:00:00+12:00"}).encode())
+
+
 def test_failures_are_bounded_in_number_and_length() -> None:
     state = State()
     for number in range(150):
