@@ -239,6 +239,7 @@ def find_installation(program: Path | None = None) -> Path:
         program = Path(sys.executable if frozen else sys.argv[0] or sys.executable)
     path = program.resolve()
     for folder in path.parents[:-1]:  # a disk's root is no place for an app
-        with contextlib.suppress(Misconfigured):
+        # One that may not be looked into is not the one that this program belongs to.
+        with contextlib.suppress(Misconfigured, InstallFailed):
             return Installation.open(folder).location
     return path.parent

@@ -7,6 +7,7 @@ the disk can make up for it; errors of the disk pass through as ``OSError``.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 from collections.abc import Callable
@@ -91,7 +92,12 @@ class Books:
 
     def has_record(self) -> bool:
         """Say whether this is the state folder of an installation."""
-        return self._record.exists()
+        try:
+            return self._record.exists()
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            return False  # a folder that leaves no room for the name of a state folder beside it
 
     def read_record(self) -> Record | None:
         """Read the record, None where there is none.

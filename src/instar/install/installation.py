@@ -149,7 +149,8 @@ class Installation:
 
         """
         real = _real(location)
-        layout = _find_layout(real)
+        with _make_worker(real, platform, clock, layout=Layout.VERSIONED).door("The installation cannot be read"):
+            layout = _find_layout(real)
         if layout is None:
             msg = f"There is no installation in {location}."
             raise Misconfigured(msg, hint="Install or adopt an app there first.")

@@ -695,6 +695,15 @@ def test_an_installation_is_found_from_any_program_in_it(device: Device, tmp_pat
     assert instar.find_installation(tmp_path / "other/program") == (tmp_path / "other").resolve()
 
 
+def test_a_folder_whose_name_is_as_long_as_names_can_be_is_looked_into_like_any_other(tmp_path: Path) -> None:
+    # There is no room for the name of a state folder beside it.
+    folder = tmp_path / ("x" * 255)
+    folder.mkdir()
+    assert instar.find_installation(folder / "app") == folder
+    with pytest.raises(Misconfigured, match="no installation"):
+        load_config(folder)
+
+
 def test_uninstalling_leaves_nothing_but_what_is_asked_for(releases: Releases, tmp_path: Path) -> None:
     device = Device(releases, tmp_path / "app", keep=("data/*",)).install()
     (device.location / "current/data").mkdir()
