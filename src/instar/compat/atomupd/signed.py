@@ -42,14 +42,19 @@ class SignedServer:
 
         Raises:
             NotFound: the metadata does not know it.
-            Unavailable: what is there is another: it is being replaced, or was tampered with.
+            Unavailable: what is there is another, or nothing: it is being replaced, or was tampered with.
 
         """
         target = self._metadata.target(target_of(path))
         if target is None:
             msg = f"The signed metadata knows no {path}."
             raise NotFound(msg)
-        data = self._server.read(path)
+        try:
+            data = self._server.read(path)
+        except NotFound as error:
+            # Not "there is none": whoever hides the exact answer would have the device follow its fallback.
+            msg = f"{path} was signed, but the server does not give it: {error.message}"
+            raise Unavailable(msg, hint="Try again. If that lasts, tell the publisher.") from error
         if len(data) != target.size or Digest.of(data) != target.digest:
             msg = f"{path} is not what was signed."
             raise Unavailable(msg, hint="It may just be replaced: try again. If that lasts, tell the publisher.")

@@ -89,6 +89,13 @@ def test_what_was_changed_after_it_was_signed_is_not_believed(publisher: Publish
         builds(device(publisher))
 
 
+def test_a_server_cannot_hide_a_signed_answer_and_have_the_fallback_believed(publisher: Publisher) -> None:
+    (publisher.tree / f"{FOLDER}/stable/3.6.0/20240104.1.json").unlink()
+    with pytest.raises(Unavailable, match="was signed, but") as caught:
+        builds(device(publisher))
+    assert not isinstance(caught.value, NotFound)
+
+
 def test_what_was_never_signed_is_not_there(publisher: Publisher) -> None:
     added = publisher.tree / f"{FOLDER}/stable/3.5.0/20230101.1.json"
     added.parent.mkdir()
