@@ -288,4 +288,7 @@ def uninstall(config: Config, *, keep_user_files: bool = False) -> tuple[Path, .
         Busy: another process works on the installation.
 
     """
-    return open_here(config).installation.uninstall(keep_user_files=keep_user_files)
+    here = open_here(config)
+    with here.working():
+        pass  # not held: the lock is one of the files that go, and Windows keeps those that are open
+    return here.installation.uninstall(keep_user_files=keep_user_files)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import instar
-from instar.client.here import load_config
+from instar.client.here import load_config, open_here
 from instar.client.updater import Direction, Outcome
 from instar.errors import (
     Busy,
@@ -702,6 +702,14 @@ def test_a_folder_whose_name_is_as_long_as_names_can_be_is_looked_into_like_any_
     assert instar.find_installation(folder / "app") == folder
     with pytest.raises(Misconfigured, match="no installation"):
         load_config(folder)
+
+
+def test_uninstalling_waits_for_a_download_to_end(device: Device) -> None:
+    with open_here(device.config).working(), pytest.raises(Busy):
+        instar.uninstall(device.config)
+    assert device.tree == ONE
+    instar.uninstall(device.config)
+    assert not device.location.exists()
 
 
 def test_uninstalling_leaves_nothing_but_what_is_asked_for(releases: Releases, tmp_path: Path) -> None:
