@@ -204,12 +204,17 @@ def query_update(
         NothingThere: each attempt was refused.
         Unavailable: the server failed, or cannot be reached.
         Untrusted: the answer is none.
+        Misconfigured: the penultimate image was asked of a dynamic server, which cannot say it.
 
     """
     facts = facts or {}
     branch = branch or image.default_update_branch
+    if dynamic and penultimate:
+        msg = "A server that is asked by queries knows no --penultimate."
+        raise Misconfigured(msg, hint="Leave it out, or set MetaUrl in the client's configuration.")
     if dynamic:
-        attempts = [_query_of(image, branch, facts)]
+        asking = image.of_variant(variant) if variant and not image.legacy_variant else image
+        attempts = [_query_of(asking, branch, facts)]
     elif penultimate:
         attempts = [penultimate_path(image, branch, variant=variant)]
     elif variant and variant != image.variant and not image.legacy_variant:
@@ -263,14 +268,17 @@ def install_update(
         Untrusted: the answer leads elsewhere than below the images' address.
 
     """
+    parts = urlsplit(images_url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        msg = f"The ImagesUrl {images_url!r} is no address of a web server."
+        raise Misconfigured(msg, hint="Give it in the client's configuration like https://updates.example.com/images.")
+    if parts.scheme == "http" and not insecure_http and parts.hostname not in {"localhost", "127.0.0.1", "::1"}:
+        msg = f"{images_url} is not protected by TLS."
+        raise Misconfigured(msg, hint="Use https:// in ImagesUrl, or --insecure-http where that is acceptable.")
     url = urljoin(images_url, quote(step.update_path))
     if not url.startswith(images_url) or ".." in step.update_path.split("/"):
         msg = f"The server names a bundle outside of {images_url}: {step.update_path[:200]!r}."
         raise Untrusted(msg, hint="Nothing was installed; tell the publisher.")
-    parts = urlsplit(url)
-    if parts.scheme == "http" and not insecure_http and parts.hostname not in {"localhost", "127.0.0.1", "::1"}:
-        msg = f"{images_url} is not protected by TLS."
-        raise Misconfigured(msg, hint="Use https:// in ImagesUrl, or --insecure-http where that is acceptable.")
     installer.install(url, on_percent=on_percent)
     return url
 
@@ -291,7 +299,7 @@ def _understand(data: bytes, image: Image, facts: Mapping[str, str]) -> Found:
         steps = tuple(
             Step(Image.parse(one["image"])[0], _path_of(one["update_path"])) for one in minor.get("candidates", [])
         )
-        replacement = minor.get("replacement_eol_variant", "")
+        replacement = _word_of(minor.get("replacement_eol_variant", ""))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         msg = f"The server's answer cannot be understood: {error}."
         raise Untrusted(msg, hint="Nothing was changed; tell the publisher.") from error
@@ -308,8 +316,15 @@ def _understand(data: bytes, image: Image, facts: Mapping[str, str]) -> Found:
 
 
 def _path_of(value: object) -> str:
-    if not isinstance(value, str) or not value or value.startswith("/"):
+    if not isinstance(value, str) or not value.isprintable() or not value or value.startswith("/"):
         msg = "'update_path' is not a relative path"
+        raise ValueError(msg)
+    return value
+
+
+def _word_of(value: object) -> str:
+    if not isinstance(value, str) or not value.isprintable():
+        msg = "'replacement_eol_variant' is not a text"
         raise ValueError(msg)
     return value
 

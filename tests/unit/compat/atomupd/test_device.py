@@ -109,6 +109,15 @@ def test_a_dynamic_server_is_asked_with_the_fields_of_the_image() -> None:
     assert query_update(shelf, image(), dynamic=True, branch="beta", facts={"gpu": "x y"}) == Found()
 
 
+def test_a_dynamic_server_is_asked_for_another_variant_but_not_for_the_penultimate() -> None:
+    shelf = Shelf()
+    with pytest.raises(NothingThere):
+        query_update(shelf, image(), dynamic=True, variant="vanilla")
+    assert "variant=vanilla&" in shelf.asked[0]
+    with pytest.raises(Misconfigured, match="--penultimate"):
+        query_update(shelf, image(), dynamic=True, penultimate=True)
+
+
 def test_an_image_that_runs_already_is_passed_over_but_never_led_back_to() -> None:
     shelf = Shelf(exact=answer(OWN, "3.8 20240116.1 stable r1"))
     found = query_update(shelf, image())
@@ -136,6 +145,9 @@ BROKEN = [
     b'{"minor": {"candidates": [{}]}}',
     answer("3.7 20240115.1 stable").replace(b"20240115.1.raucb", b"/etc/passwd"),
     b'{"minor": {"candidates": [{"image": 5, "update_path": "a"}]}}',
+    answer("3.7 20240115.1 stable").replace(b"20240115.1.raucb", rb"\ud800.raucb"),
+    b'{"minor": {"candidates": [], "replacement_eol_variant": ["x"]}}',
+    rb'{"minor": {"candidates": [], "replacement_eol_variant": "\u001b[2J"}}',
 ]
 
 
@@ -198,6 +210,13 @@ def test_no_answer_leads_elsewhere(path: str) -> None:
 def test_images_without_tls_need_an_option_that_says_insecure() -> None:
     with pytest.raises(Misconfigured, match="insecure"):
         install("a.raucb", "http://images.example/")
+
+
+@pytest.mark.parametrize("address", ["ftp://images.example/", "images/", "nbd://images.example/", "//images.example/"])
+@pytest.mark.parametrize("insecure", [False, True])
+def test_images_at_what_is_no_https_address_are_refused(address: str, insecure: bool) -> None:
+    with pytest.raises(Misconfigured, match="ImagesUrl"):
+        install("a.raucb", address, insecure=insecure)
 
 
 @pytest.mark.parametrize(("status", "refused"), [(400, True), (401, True), (403, True), (404, True), (500, False)])
