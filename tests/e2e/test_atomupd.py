@@ -298,6 +298,14 @@ def test_the_client_says_who_it_is_when_netrc_knows(small: Path) -> None:
         assert meta.received[0].headers["authorization"] == "Basic " + b64encode(b"me:secret").decode()
 
 
+def test_what_netrc_has_for_a_server_comes_before_its_default(small: Path) -> None:
+    with FaultyServer(LocalStorage(small / "tree")) as meta:
+        config = write_client(small, meta.url, "http://127.0.0.1:1")
+        (small / ".netrc").write_text("machine 127.0.0.1 login me password secret\ndefault login all password known\n")
+        run("query", "-c", config, HOME=str(small))
+        assert meta.received[0].headers["authorization"] == "Basic " + b64encode(b"me:secret").decode()
+
+
 def test_the_client_goes_through_the_proxy_of_the_environment(small: Path) -> None:
     with FaultyServer(LocalStorage(small / "tree")) as proxy:
         config = write_client(small, "http://meta.example/repository", "http://127.0.0.1:1")

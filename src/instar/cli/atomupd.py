@@ -496,8 +496,11 @@ def _password_for(url: str) -> str | None:
     except (OSError, netrc.NetrcParseError, UnicodeDecodeError) as error:
         msg = f"{path} cannot be read: {error}."
         raise Misconfigured(msg, hint="Correct it, or remove it.") from error
-    entry = found and (found.authenticators(parts.netloc) or found.authenticators(parts.hostname or ""))
-    if not entry:
+    if found is None:
+        return None
+    # With its port first, and the default of the file only for a server that is not named at all.
+    name = parts.netloc if parts.netloc in found.hosts else parts.hostname or ""
+    if (entry := found.authenticators(name)) is None:
         return None
     login, _, password = entry
     return "Basic " + b64encode(f"{login}:{password}".encode()).decode()
