@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -33,22 +34,32 @@ settings = _Settings()
 """What the options in front of the command said."""
 
 
+# Half characters, by which Python passes on names that are no text.
+_HALVES: Final = re.compile(r"[\ud800-\udfff]")
+# What a terminal may obey: notes, names of files and the last words of a program are other people's.
+_COMMANDS: Final = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f]|{_HALVES.pattern}")
+
+
+def _plain(text: str) -> Text:
+    return Text(_COMMANDS.sub(lambda found: ascii(found[0])[1:-1], text.replace("\r\n", "\n")))
+
+
 def say(text: str = "") -> None:
-    """Print a line of a report. Text from outside is printed as it is: no markup in it is obeyed."""
-    _stdout().print(Text(text), soft_wrap=True)
+    """Print a line of a report. Text from outside is printed, not obeyed: no markup in it, and no control character."""
+    _stdout().print(_plain(text), soft_wrap=True)
 
 
 def warn(text: str) -> None:
     """Print a line for a person to the standard error, where it is in the way of no report."""
-    Console(stderr=True, highlight=False).print(Text(text), soft_wrap=True)
+    Console(stderr=True, highlight=False).print(_plain(text), soft_wrap=True)
 
 
 def complain(message: str, *, hint: str | None = None) -> None:
     """Say on the standard error what went wrong, and below it what to do."""
     console = Console(stderr=True, highlight=False)
-    console.print(Text.assemble(("instar: ", "bold red"), message), soft_wrap=True)
+    console.print(Text.assemble(("instar: ", "bold red"), _plain(message)), soft_wrap=True)
     if hint:
-        console.print(Text(f"        {hint}"), soft_wrap=True)
+        console.print(_plain(f"        {hint}"), soft_wrap=True)
 
 
 def report(document: Mapping[str, Any] | Sequence[Any], *, as_json: bool, human: Callable[[], None]) -> None:
@@ -60,7 +71,9 @@ def report(document: Mapping[str, Any] | Sequence[Any], *, as_json: bool, human:
     """
     try:
         if as_json:
-            sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+            text = json.dumps(document, ensure_ascii=False, indent=2)
+            # A file's name may be no text, which JSON can say but no encoding can.
+            sys.stdout.write(_HALVES.sub(lambda half: f"\\u{ord(half[0]):04x}", text) + "\n")
         else:
             human()
         sys.stdout.flush()
@@ -77,7 +90,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seque
     for column in columns:
         shown.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        shown.add_row(*(Text(cell) for cell in row))
+        shown.add_row(*map(_plain, row))
     _stdout().print(shown)
 
 
