@@ -69,6 +69,9 @@ class Record:
     facts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not self.urls:
+            msg = "an installation has at least one address to ask"
+            raise ValueError(msg)
         Keep(self.keep)
         if self.health:
             TreePath(self.health[0])
