@@ -337,11 +337,21 @@ def test_the_tree_is_written_again_when_the_pool_changes(small: Path) -> None:
     process = subprocess.Popen([*argv, "-c", small / "server.conf", "-o", small / "tree"], stdout=subprocess.DEVNULL)
     try:
         add_image(small / "pool", "3.8 20240116.1 stable")
-        deadline = time.monotonic() + PATIENCE
-        while not (small / "tree" / STABLE / "3.8.0/20240116.1.json").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for(small / "tree" / STABLE / "3.8.0/20240116.1.json")
+        # Another pool, which is watched from then on.
+        other = make_pool(small / "other", ["3.9 20240117.1 stable"])
+        write_settings(small / "server.conf", other, branches="stable")
+        wait_for(small / "tree" / STABLE / "3.9.0/20240117.1.json")
+        add_image(other, "3.9 20240118.1 stable")
+        wait_for(small / "tree" / STABLE / "3.9.0/20240118.1.json")
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(PATIENCE)
     assert process.returncode == 130
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["register", "serve_pool"]
 
 _FAILED: Final = 1
+_SIGN_AGAIN: Final = 12 * 3600.0  # seconds: several attempts before what is signed expires
 _TRUST: Final = Path("/var/lib/instar-atomupd-client")
 _CLIENT_CONFIGURATION: Final = Path("/etc/steamos-atomupd/client.conf")
 
@@ -117,8 +118,11 @@ def generate(
     from instar.compat.atomupd.sizes import BundleSizes
     from instar.system.clock import SystemClock
 
+    pool = [Path()]
+
     def run() -> None:
         settings = ServerSettings.read(config)
+        pool[0] = settings.pool
         sizes = BundleSizes(settings.pool, dict(os.environ))
         done = tree.generate(settings, folder, size_of=sizes)
         for warning in (*done.warnings, *sizes.warnings):
@@ -134,10 +138,10 @@ def generate(
         if not watch:
             run()
             return
-        first = ServerSettings.read(config)
+        pool[0] = ServerSettings.read(config).pool
         begun: list[bool] = []
 
-        def run_on() -> None:
+        def run_on() -> bool:
             try:
                 run()
             except InstarError as error:
@@ -145,13 +149,17 @@ def generate(
                     raise
                 # Once it runs, a bad pool is told and waited out: the tree stays as it was.
                 output.complain(error.message, hint=error.hint)
+                return isinstance(error, Misconfigured)  # what nobody has to change in the pool is tried again
             begun.append(True)
+            return True
 
         watching.watch(
-            lambda: watching.fingerprint(first.pool, besides=config),
+            # The pool of the configuration as it is now: that may change too.
+            lambda: watching.fingerprint(pool[0], besides=config),
             run_on,
             clock=SystemClock(),
             interval=interval,
+            every=_SIGN_AGAIN if owner_key else None,
         )
 
 
@@ -195,14 +203,15 @@ def serve_pool(config: Path, *, tree: Path | None, host: str | None, port: int |
     current = [_read(settings)]
     ended = threading.Event()
 
-    def read_again() -> None:
+    def read_again() -> bool:
         try:
             current[0] = _read(ServerSettings.read(config))
         except InstarError as error:
             output.complain(error.message, hint=error.hint)
+        return True
 
     def look() -> bytes:
-        return watching.fingerprint(settings.pool, besides=config)
+        return watching.fingerprint(current[0].settings.pool, besides=config)
 
     watcher = threading.Thread(
         target=lambda: watching.watch(look, read_again, clock=_Waiting(ended), interval=interval, stop=ended.is_set),

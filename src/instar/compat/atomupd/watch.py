@@ -42,32 +42,36 @@ def fingerprint(pool: Path, *, besides: Path | None = None) -> bytes:
 
 def watch(
     look: Callable[[], bytes],
-    act: Callable[[], None],
+    act: Callable[[], bool],
     *,
     clock: Clock,
     interval: float,
+    every: float | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Act now, and whenever what ``look`` sees has changed and then stood still for one interval, until ``stop``.
 
     Args:
         look: gives what is seen as a digest.
-        act: what is to be done.
+        act: what is to be done; it says whether it was, or is to be tried again without a change.
         clock: to wait by.
         interval: seconds between two looks, at the least.
+        every: seconds after which to act without a change too; None: never.
         stop: asked before each look.
 
     """
-    done = look()
-    act()
+    seen = look()
+    acted = clock.monotonic()
+    done = seen if act() else None
     waiting: bytes | None = None
     while not stop():
         begin = clock.monotonic()
         seen = look()
+        is_due = seen != done or (every is not None and begin - acted >= every)
         # A pool into which an image is just being copied is not whole yet: wait until it stands still.
-        if seen != done and seen == waiting:
-            done = seen
-            act()
+        if is_due and seen == waiting:
+            acted = begin
+            done = seen if act() else None
         waiting = seen
         clock.sleep(max(interval, (clock.monotonic() - begin) * _SHARE))
 

@@ -181,5 +181,31 @@ def test_it_acts_at_once_and_then_when_a_change_stands_still() -> None:
         seen.append(next(looks))
         return seen[-1].encode()
 
-    watch(look, lambda: acted.append(len(seen)), clock=clock, interval=5, stop=lambda: len(seen) == 9)
+    def act() -> bool:
+        acted.append(len(seen))
+        return True
+
+    watch(look, act, clock=clock, interval=5, stop=lambda: len(seen) == 9)
     assert acted == [1, 5, 7, 9]
+
+
+@pytest.mark.parametrize(
+    ("succeeds", "every", "expected"),
+    [("yyyy", None, [1]), ("ynny", None, [1]), ("nnyy", None, [1, 3, 4]), ("yyyy", 15, [1, 5, 8])],
+)
+def test_it_acts_again_without_a_change_after_a_failure_and_when_it_is_time(
+    succeeds: str, every: float | None, expected: list[int]
+) -> None:
+    looks: list[bytes] = []
+    acted: list[int] = []
+
+    def look() -> bytes:
+        looks.append(b"same")
+        return looks[-1]
+
+    def act() -> bool:
+        acted.append(len(looks))
+        return succeeds[len(acted) - 1] == "y"
+
+    watch(look, act, clock=FakeClock(), interval=5, every=every, stop=lambda: len(looks) == 8)
+    assert acted == expected
