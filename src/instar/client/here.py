@@ -86,6 +86,8 @@ class Here:
 
         """
         with disk_errors(self.installation.location, running=self.running):
+            if not self.installation.state_folder.is_dir():
+                self.installation.reread()  # which says that it was removed; nothing is made in its place
             files.make_folder(self.folder)
             with locks.exclusive(self.folder / "work.lock", what=f"{self.installation.location}"):
                 # Another process may have switched the channel since this object was made.

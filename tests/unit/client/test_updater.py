@@ -712,6 +712,14 @@ def test_uninstalling_waits_for_a_download_to_end(device: Device) -> None:
     assert not device.location.exists()
 
 
+def test_an_updater_that_outlives_its_installation_leaves_nothing_behind(device: Device) -> None:
+    updater = device.updater()
+    instar.uninstall(device.config)
+    with pytest.raises(Misconfigured, match="no installation"):
+        updater.check()
+    assert not device.location.exists()
+
+
 def test_uninstalling_leaves_nothing_but_what_is_asked_for(releases: Releases, tmp_path: Path) -> None:
     device = Device(releases, tmp_path / "app", keep=("data/*",)).install()
     (device.location / "current/data").mkdir()
