@@ -19,9 +19,9 @@ from instar.model.job import (
     Window,
 )
 from instar.policy.jobs import InvalidTransition
-from instar.server.fleet.asks import Pending, Refused
+from instar.server.fleet.asks import Pending, Refusal, Refused
 from instar.server.fleet.service import Fleet
-from instar.server.store import bulk
+from instar.server.store import bulk, jobs
 from instar.server.store.database import Store, open_store
 from instar.server.store.outbox import LEASE
 from tests.support.fleets import DOCUMENT, EVERYBODY, Played
@@ -372,3 +372,57 @@ def test_a_job_is_given_out_by_the_batch_and_any_worker_goes_on(address: str) ->
         seen.append(played.counters("one").queued)
         store.close()
     assert sorted(set(seen)) == [0, bulk.BATCH, bulk.BATCH * 2, total]
+
+
+def test_what_fails_in_a_job_that_was_cancelled_is_not_tried_again(store: Store) -> None:
+    played = Played(store, 2)
+    played.job("one", settings=JobSettings(retries=(RetryRule(FailureKind.ALL, 5),)))
+    played.update("d0", "one", "IN_PROGRESS")
+    played.fleet.cancel_job(JobId("one"), actor="operator")
+    played.update("d0", "one", "FAILED")
+    played.work()
+    assert (played.counters("one").failed, played.counters("one").canceled) == (1, 1)
+
+
+def test_who_joins_a_paced_continuous_job_that_rests_is_given_it(store: Store) -> None:
+    played = Played(store, 1)
+    group = GroupName("some")
+    played.fleet.add_group(group, actor="operator")
+    settings = JobSettings(selection=Selection.CONTINUOUS, rollout=ConstantRate(5))
+    played.fleet.create_job(JobId("one"), DOCUMENT, settings, groups=[group], actor="operator")
+    played.work()
+    played.fleet.change_members(group, add=played.things, actor="operator")
+    played.work()
+    assert played.counters("one").queued == 1
+
+
+def test_a_timer_ends_only_what_it_is_for(store: Store) -> None:
+    played = Played(store, 1)
+    for job, minutes in (("short", 5), ("long", 60)):
+        played.job(job, settings=JobSettings(in_progress_minutes=minutes))
+        played.update("d0", job, "IN_PROGRESS")
+    played.work(6)
+    assert played.counters("short").timed_out == 1
+    assert played.pending("d0") == (["long"], [])
+
+
+def test_a_device_knows_nothing_of_a_job_that_it_was_not_given_yet(store: Store) -> None:
+    played = Played(store, 2)
+    played.job("one", settings=JobSettings(rollout=ConstantRate(1)))
+    refused = played.update("d1", "one", "SUCCEEDED")
+    assert isinstance(refused, Refused)
+    assert refused.why is Refusal.NOT_FOUND
+    assert played.fleet.history(ThingName("d1")) == []
+    assert played.counters("one").total == 1
+
+
+def test_a_worker_that_lets_a_job_rest_does_not_overlook_who_woke_it(store: Store) -> None:
+    played = Played(store, 1)
+    played.job("one")
+    seen = played.fleet.job(JobId("one"))
+    store.write(lambda c: jobs.wake(c, [seen.number], played.now))
+    store.write(lambda c: jobs.rest_until(c, seen, None))
+    claimed = store.write(lambda c: jobs.claim_job(c, played.now))
+    assert claimed is not None
+    store.write(lambda c: jobs.rest_until(c, claimed, None))
+    assert store.write(lambda c: jobs.claim_job(c, played.now)) is None
