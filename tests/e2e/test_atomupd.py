@@ -145,6 +145,25 @@ def test_a_bundle_that_cannot_be_read_only_makes_the_size_unknown(world: Path) -
     assert len(sizes.warnings) == 1
 
 
+@needs_tools
+@pytest.mark.parametrize("what", ["fifo", "link"])
+def test_an_index_that_is_no_file_is_not_opened(what: str, tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool", ["3.6 20240104.1 stable"])
+    bundle = next(pool.glob("**/*.raucb"))
+    bundle.unlink()
+    (tmp_path / "inside").mkdir()
+    index = tmp_path / "inside/rootfs.img.caibx"
+    if what == "fifo":
+        os.mkfifo(index)
+    else:
+        index.symlink_to("/dev/zero")
+    tool("mksquashfs", "inside", bundle, folder=tmp_path)
+    found = read_pool(ServerSettings.read(write_settings(tmp_path / "server.conf", pool, branches="stable")))
+    sizes = BundleSizes(pool, dict(os.environ))
+    assert sizes(found.images[0], found.images[0]) == 0
+    assert "is no file" in sizes.warnings[0]
+
+
 BAD = [
     (["3.6 20231202.1 stable", "3.6 20231203.1 stable r3 i2"], {}, "requires checkpoint 3"),
     (["3.6 20231202.1 stable"], {"branches": "stable future"}, "in the branch 'future'"),

@@ -109,7 +109,12 @@ class BundleSizes:
             if ended.code != 0:
                 msg = f"unsquashfs ended with {ended.code}: {ended.output[-200:]}"
                 raise ValueError(msg)
-            return read_index(read_bounded(target / ROOT_INDEX, MAX_INDEX))
+            index = target / ROOT_INDEX
+            # A bundle may hold anything under this name: a pipe would be waited for without end.
+            if index.is_symlink() or not index.is_file():
+                msg = f"{ROOT_INDEX} in it is no file"
+                raise ValueError(msg)
+            return read_index(read_bounded(index, MAX_INDEX))
 
     def _compressed(self, one: PoolImage) -> Mapping[bytes, int]:
         try:
