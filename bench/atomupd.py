@@ -104,7 +104,7 @@ def measure_tree(folder: Path) -> dict[str, Any]:
     configuration = make_pool(folder)
     tree = folder / "tree"
     shutil.rmtree(tree, ignore_errors=True)
-    argv = [sys.executable, "-m", "instar", "atomupd", "generate", "-c", configuration, "-o", tree]
+    argv: list[str | Path] = [sys.executable, "-m", "instar", "atomupd", "generate", "-c", configuration, "-o", tree]
     steps = {}
     for name in ("first", "nothing new", "one image more"):
         if name == "one image more":
