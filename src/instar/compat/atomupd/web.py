@@ -32,6 +32,8 @@ _MAX_FILE: Final = 1 << 20  # bytes of a file of the tree
 _KEPT: Final = 32_768
 """Answers kept by their query: devices with the same image ask the same. Some tens of megabytes when it is full, since
 different images share their answers; bounded, since strangers choose the queries."""
+_KEPT_LENGTH: Final = 1024
+"""Bytes of the longest query whose answer is kept: devices have shorter ones, and strangers could fill the memory."""
 _FACT: Final = "fact."
 _LISTED_BY: Final = ("product", "release", "variant", "branch", "arch", "version", "buildid")
 
@@ -48,23 +50,7 @@ def make_atomupd_app(current: Callable[[], Pool], *, tree: Path | None = None) -
         tree: the folder of the static tree; None: there is none to serve.
 
     """
-    kept: dict[bytes, _Answer] = {}
-    shared: dict[_Answer, _Answer] = {}
-    kept_of: list[Pool] = []
-
-    def answer(query: bytes) -> _Answer:
-        pool = current()
-        if not kept_of or kept_of[0] is not pool:
-            kept.clear()
-            shared.clear()
-            kept_of[:] = [pool]
-        if (found := kept.get(query)) is None:
-            found = _answer_query(pool, query)
-            if len(kept) >= _KEPT:
-                kept.clear()
-                shared.clear()
-            kept[query] = found = shared.setdefault(found, found)
-        return found
+    answers = _Answers()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -79,7 +65,7 @@ def make_atomupd_app(current: Callable[[], Pool], *, tree: Path | None = None) -
         if method not in {"GET", "HEAD"}:
             status, kind, body = 405, b"text/plain", b"Only GET and HEAD are understood.\n"
         elif path == "/":
-            status, kind, body = answer(query)
+            status, kind, body = answers.give(current(), query)
         elif path == "/list":
             status, kind, body = await run_in_threadpool(_list, current(), query)
         else:
@@ -89,11 +75,38 @@ def make_atomupd_app(current: Callable[[], Pool], *, tree: Path | None = None) -
             headers.append((b"etag", tag))
             if status == 200 and (b"if-none-match", tag) in scope["headers"]:  # noqa: PLR2004  # HTTP's number
                 status, body = 304, b""
-        headers += [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
+        if status != 304:  # noqa: PLR2004  # HTTP's number
+            headers += [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
 
     return app
+
+
+class _Answers:
+    """Answers from memory, as long as the pool stays the same."""
+
+    def __init__(self) -> None:
+        self._pool: Pool | None = None
+        self._kept: dict[bytes, _Answer] = {}
+        self._shared: dict[_Answer, _Answer] = {}
+
+    def give(self, pool: Pool, query: bytes) -> _Answer:
+        if self._pool is not pool:
+            self._forget()
+            self._pool = pool
+        if (found := self._kept.get(query)) is None:
+            found = _answer_query(pool, query)
+            if len(query) > _KEPT_LENGTH:
+                return found
+            if len(self._kept) >= _KEPT:
+                self._forget()
+            self._kept[query] = found = self._shared.setdefault(found, found)
+        return found
+
+    def _forget(self) -> None:
+        self._kept.clear()
+        self._shared.clear()
 
 
 def _answer_query(pool: Pool, query: bytes) -> _Answer:
