@@ -35,6 +35,7 @@ PUBLIC = {
     "confirm",
     "find_installation",
     "first_install",
+    "forget_failures",
     "repair",
     "restart",
     "rollback",

@@ -52,7 +52,7 @@ InsecureHttp = Annotated[bool, typer.Option("--insecure-http", help="Take http:/
 
 def register(app: typer.Typer) -> None:
     """Add the device's commands to the program."""
-    for command in (install, adopt, check, update, status, confirm, rollback, repair, uninstall):
+    for command in (install, adopt, check, update, status, confirm, rollback, retry, repair, uninstall):
         app.command(rich_help_panel="Device")(command)
 
 
@@ -229,6 +229,18 @@ def confirm(folder: Folder, *, as_json: AsJson = False) -> None:
     client.confirm(config)
     output.report(
         {"confirmed": _text(client.status(config).version)}, as_json=as_json, human=lambda: output.say("Confirmed.")
+    )
+
+
+def retry(folder: Folder, *, as_json: AsJson = False) -> None:
+    """Let versions that failed here be offered again."""
+    forgotten = [str(version) for version in client.forget_failures(_existing(folder))]
+    output.report(
+        {"forgotten": forgotten},
+        as_json=as_json,
+        human=lambda: output.say(
+            f"These may be offered again: {', '.join(forgotten)}." if forgotten else "No version failed here."
+        ),
     )
 
 

@@ -19,7 +19,17 @@ from instar.errors import Busy, Expired, InstallFailed, InstarError, Misconfigur
 from instar.install import Action, Failure, Installation, Phase, StartReason, Switched
 from instar.model.version import Version
 
-__all__ = ["Start", "Status", "confirm", "find_installation", "restart", "rollback", "startup", "status"]
+__all__ = [
+    "Start",
+    "Status",
+    "confirm",
+    "find_installation",
+    "forget_failures",
+    "restart",
+    "rollback",
+    "startup",
+    "status",
+]
 
 # Seconds between two tries to confirm, and altogether: another process holds the installer's lock for moments only,
 # save while it builds a new tree; and an app that cannot confirm is rolled back in the end.
@@ -141,6 +151,24 @@ def confirm(config: Config) -> None:
             if clock.monotonic() >= give_up:
                 raise
             clock.sleep(_CONFIRM_AGAIN)
+
+
+def forget_failures(config: Config) -> tuple[Version, ...]:
+    """Let versions that failed on this device be offered to it again: say, when it was the disk that was full.
+
+    Returns:
+        The versions.
+
+    Raises:
+        Misconfigured: there is no installation.
+        Busy: another process works on it.
+        InstallFailed: the disk refused.
+
+    """
+    installation = open_here(config).installation
+    failed = tuple(failure.version for failure in installation.status().failed)
+    installation.forget_failures()
+    return failed
 
 
 def rollback(config: Config, reason: str = "rolled back by hand") -> Version:

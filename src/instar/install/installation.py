@@ -265,7 +265,7 @@ class Installation:
                 raise Misconfigured(msg)
             if state.has_failed(release):
                 msg = f"Release {release.version} failed on this machine and is not tried again."
-                raise InstallFailed(msg, running=_version(state), hint="Wait for a newer one, or forget its failure.")
+                raise InstallFailed(msg, running=_version(state), hint="Wait for a newer one, or see `instar retry`.")
             tree = Tree(self._worker.free_name(release), release)
             place = self._worker.arrangement.trees / tree.name
             files.sync_tree(staging)

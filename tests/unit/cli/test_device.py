@@ -254,3 +254,14 @@ def test_confirming_and_going_back_are_reported_to_programs_too(world: World) ->
     world.run("update", world.device)
     assert world.json("confirm", world.device) == {"confirmed": "1.1"}
     assert world.json("rollback", world.device) == {"version": "1.0"}
+
+
+def test_a_version_that_failed_is_offered_again_when_a_person_says_so(world: World) -> None:
+    world.install()
+    world.releases.release("1.1", program("1.1"))
+    world.run("update", world.device)
+    world.run("rollback", world.device)
+    assert world.json("check", world.device)["update"] is None
+    assert world.json("retry", world.device) == {"forgotten": ["1.1"]}
+    assert world.json("check", world.device)["update"]["version"] == "1.1"
+    assert world.json("retry", world.device) == {"forgotten": []}
