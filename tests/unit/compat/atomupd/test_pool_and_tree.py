@@ -20,6 +20,8 @@ from instar.policy.ladder import Aim
 from instar.system.locks import exclusive_folder
 from tests.support.atomupd_pools import add_image, make_pool, offers_in, write_settings
 
+# Ten thousand random pools take a minute and a half: in CI, or when asked for.
+EXAMPLES = int(os.environ.get("INSTAR_EXAMPLES", "10000" if os.environ.get("CI") else "200"))
 STABLE = "holo/steamos/amd64/steamdeck/stable"
 
 
@@ -307,7 +309,7 @@ def pools(draw: st.DrawFn) -> Pool:
     )
 
 
-@settings(max_examples=int(os.environ.get("INSTAR_EXAMPLES", "200")))
+@settings(max_examples=EXAMPLES)
 @given(pools(), st.data())
 def test_a_device_that_follows_its_answers_ends_at_one_image_and_passes_each_checkpoint_once(
     pool: Pool, data: st.DataObject
@@ -337,7 +339,7 @@ def test_a_device_that_follows_its_answers_ends_at_one_image_and_passes_each_che
         image = step
 
 
-@settings(max_examples=int(os.environ.get("INSTAR_EXAMPLES", "200")))
+@settings(max_examples=EXAMPLES)
 @given(pools(), st.data())
 def test_every_device_of_a_branch_that_follows_no_other_reaches_its_newest(pool: Pool, data: st.DataObject) -> None:
     start = data.draw(st.sampled_from(pool.images))
