@@ -106,8 +106,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             file.seek(start)
             left = end - start
             while left > 0 and (block := file.read(min(left, _BLOCK))):
-                self.wfile.write(block)
+                # Before it is sent: whoever has read it may ask for the count at once.
                 self.traffic.add_bytes(folder, len(block))
+                self.wfile.write(block)
                 left -= len(block)
 
     def log_message(self, *_: object) -> None:

@@ -7,6 +7,7 @@ import itertools
 import os
 import secrets
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,40 +90,38 @@ def make_alike(source: Path, target: Path) -> None:
         OSError: it could not be done, or one of them is no folder.
 
     """
-    if os.name == "nt":
-        return
-    # Not through a link: others may be at work in a folder that was shared before.
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-    descriptor = os.open(target, flags)
-    try:
-        status = source.lstat()
-        if _is_superuser():
-            os.fchown(descriptor, status.st_uid, status.st_gid)
-        # Ourselves always: what was carried may have to be carried again.
-        os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & 0o3777 | stat.S_IRWXU)
-    finally:
-        os.close(descriptor)
-    files.sync_folder(target)
+    if sys.platform != "win32":
+        # Not through a link: others may be at work in a folder that was shared before.
+        descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            status = source.lstat()
+            if os.geteuid() == 0:
+                os.fchown(descriptor, status.st_uid, status.st_gid)
+            # Ourselves always: what was carried may have to be carried again.
+            os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & 0o3777 | stat.S_IRWXU)
+        finally:
+            os.close(descriptor)
+        files.sync_folder(target)
 
 
-def _is_superuser() -> bool:
-    return os.name != "nt" and os.geteuid() == 0
+def _give_away(path: Path, status: os.stat_result) -> None:
+    """Let ``path`` itself, not what it leads to, be whose ``status`` says, where the superuser works."""
+    if sys.platform != "win32" and os.geteuid() == 0:
+        os.lchown(path, status.st_uid, status.st_gid)
 
 
 def _copy(source: Path, destination: Path, fresh: Path) -> None:
     status = source.lstat()
     if stat.S_ISLNK(status.st_mode):
         fresh.symlink_to(source.readlink())
-        if _is_superuser():
-            os.lchown(fresh, status.st_uid, status.st_gid)
+        _give_away(fresh, status)
     else:
         # Whoever may write in the user's folders must not have another file copied by putting a link in between.
         flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         with os.fdopen(os.open(source, flags), "rb") as old:
             status = os.fstat(old.fileno())
             files.clone_open_file(old, fresh, mode=0o600)
-        if _is_superuser():
-            os.chown(fresh, status.st_uid, status.st_gid)
+        _give_away(fresh, status)
         fresh.chmod(stat.S_IMODE(status.st_mode) & 0o777)
         os.utime(fresh, ns=(status.st_atime_ns, status.st_mtime_ns))
         descriptor = os.open(fresh, os.O_RDWR if os.name == "nt" else os.O_RDONLY)

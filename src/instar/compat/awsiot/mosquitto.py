@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -199,7 +200,14 @@ class Mosquitto:
             self._users = {**users, SERVICE_USER: self.secret}
             self._write_users()
             if self._process is not None:
-                self._process.send_signal(signal.SIGHUP)
+                self._reload(self._process)
+
+    @staticmethod
+    def _reload(process: subprocess.Popen[bytes]) -> None:
+        if sys.platform == "win32":
+            process.terminate()  # it is started again at once, and reads its files then
+        else:
+            process.send_signal(signal.SIGHUP)
 
     def stop(self) -> None:
         """End it. Safe to call more than once."""
