@@ -79,7 +79,7 @@ def test_a_release_interrupted_anywhere(original: Original, tmp_path: Path, faul
         return folder, lambda: publish(open_project(folder), "1.2", tree, channel="beta")
 
     steps = 0
-    for _, folder, ended in crash.every_step(prepare, fault=fault, stride=1 if fault == crash.KILL else 5):
+    for _, folder, ended in crash.every_step(prepare, fault=fault):
         steps += 1
         assert ended.killed or ended.finished or "InstarError" in ended.families, ended.trace
         assert verify_repository(open_project(folder)).problems == []
@@ -114,7 +114,7 @@ def test_other_changes_interrupted_anywhere(
         folder = original.copy(tmp_path / str(at))
         return folder, lambda: change(folder)
 
-    for _, folder, ended in crash.every_step(prepare, fault=fault, stride=3):
+    for _, folder, ended in crash.every_step(prepare, fault=fault):
         assert ended.killed or ended.finished or "InstarError" in ended.families, ended.trace
         assert verify_repository(open_project(folder)).problems == []
         # Doing it again ends it, or says that it was done.
@@ -137,7 +137,7 @@ def test_a_rotation_interrupted_anywhere_ends_without_the_old_key(
         folder = original.copy(tmp_path / str(at))
         return folder, lambda: rotate(open_project(folder), authority, passphrase=None)
 
-    for _, folder, ended in crash.every_step(prepare, fault=fault, stride=5):
+    for _, folder, ended in crash.every_step(prepare, fault=fault):
         assert ended.killed or ended.finished or "InstarError" in ended.families, ended.trace
         assert verify_repository(open_project(folder)).problems == []
         rotate(open_project(folder), authority, passphrase=None)
@@ -161,7 +161,7 @@ def test_init_interrupted_anywhere_works_when_it_is_run_again(tmp_path: Path, fa
         folder.mkdir()
         return folder, lambda: init(folder)
 
-    for _, folder, ended in crash.every_step(prepare, fault=fault, stride=1 if fault == crash.KILL else 4):
+    for _, folder, ended in crash.every_step(prepare, fault=fault):
         assert ended.killed or ended.finished or "InstarError" in ended.families, ended.trace
         if not (folder / "project" / "instar.toml").exists():
             init(folder)

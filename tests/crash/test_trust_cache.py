@@ -60,7 +60,7 @@ def test_a_refresh_interrupted_at_any_step_heals(folder: Path, fault: Fault, *, 
         return cache, lambda: look(twin, cache)
 
     attempts = 0
-    for _, cache, ended in every_step(prepare, fault=fault, stride=1 if fault is KILL else 3):
+    for _, cache, ended in every_step(prepare, fault=fault):
         attempts += 1
         assert ended.killed or ended.finished or "InstallFailed" in ended.families, ended.trace
         offline = TrustedMetadata(cache, root=twin.root, fetch=twin.fetch, clock=FakeClock(NOW))
