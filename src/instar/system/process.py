@@ -102,7 +102,8 @@ class _Output:
             pipe = stack.enter_context(self._pipe) if self._pipe else None
             while pipe and (block := pipe.read(_OUTPUT_KEPT)):
                 self._kept = (self._kept + block)[-_OUTPUT_KEPT:]
-                *lines, begun = re.split(rb"[\r\n]", (begun + block)[-_OUTPUT_KEPT:])
+                *lines, begun = re.split(rb"[\r\n]", begun + block)
+                begun = begun[-_OUTPUT_KEPT:]  # a line without an end
                 for line in filter(None, lines):
                     self._on_line(line.decode(errors="replace"))
         if begun:
