@@ -59,7 +59,10 @@ def run_atomupd() -> int:
     results.mkdir(parents=True, exist_ok=True)
     result = {"date": f"{now:%Y-%m-%d}", "machine": machine(), "tree": tree, "queries": queries}
     (results / f"atomupd-{now:%Y%m%dT%H%M%S}.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(atomupd.to_markdown(tree, queries))
+    page = atomupd.to_markdown(tree, queries)
+    print(page)
+    about = f"Written by `scripts/bench atomupd` on {now:%Y-%m-%d}, {machine()['cores']} cores; do not edit."
+    (_ROOT / "docs" / "benchmarks-atomupd.md").write_text(f"# Benchmarks of atomupd\n\n{about}\n\n{page}\n")
     if queries["ratio, peer decides"] < atomupd.PROMISE:
         sys.stderr.write("missed: queries per second and core\n")
         return 1
