@@ -18,7 +18,7 @@ from instar.model.channel import MAX_JSON as MAX_CHANNELS
 from instar.model.channel import Channels
 from instar.model.digest import Digest
 from instar.model.manifest import MAX_JSON as MAX_MANIFEST
-from instar.model.manifest import Manifest
+from instar.model.manifest import Manifest, piece_key
 from instar.model.version import Version
 from instar.storage import Reader
 from instar.system import files
@@ -213,7 +213,7 @@ class Session:
         if best is None:
             return None
         delta_size, delta_digest, old = best
-        key = f"packs/{delta_digest.hex[:2]}/{delta_digest}.delta"
+        key = piece_key(delta_digest, "delta")
         try:
             delta = read_verified(self._reader, key, delta_digest, delta_size)
             return expand_delta(old, delta, digest=digest, size=size)
