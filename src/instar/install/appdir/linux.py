@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import os
 import platform
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
-from instar.install.appdir.posix import Posix
-from instar.system import files
+from instar.install.appdir.posix import Exchange, Posix
 
 __all__ = ["Linux", "renameat2"]
 
@@ -35,9 +31,6 @@ _NUMBERS: Final = {
 # How kernels, file systems and sandboxes say that they do not know the call or the flag. EPERM is what some sandboxes
 # answer to calls they have not heard of; if it was meant, plain renames will say so too.
 _CANNOT: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM})
-
-Exchange = Callable[[bytes, bytes], int]
-"""Exchanges two paths; gives 0, or the error number."""
 
 
 def renameat2(first: bytes, second: bytes) -> int:
@@ -64,16 +57,4 @@ class Linux(Posix):
     """The platform. ``exchange`` is the system call, to be replaced by another where it is to be seen to fail."""
 
     def __init__(self, exchange: Exchange = renameat2) -> None:
-        self._exchange = exchange
-
-    def exchange(self, first: Path, second: Path) -> bool:
-        """Exchange two folders in one step, durably; False where kernel or file system cannot."""
-        sys.audit("instar.exchange", str(first), str(second))
-        number = self._exchange(os.fsencode(first), os.fsencode(second))
-        if number in _CANNOT:
-            return False
-        if number:
-            raise OSError(number, os.strerror(number), str(first), None, str(second))
-        files.sync_folder(first.parent)
-        files.sync_folder(second.parent)
-        return True
+        super().__init__(exchange, cannot=_CANNOT)

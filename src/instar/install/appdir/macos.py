@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import os
-import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
-from instar.install.appdir.posix import Posix
-from instar.system import files
+from instar.install.appdir.posix import Exchange, Posix
 
 __all__ = ["MacOS", "renamex_np"]
 
 _RENAME_SWAP: Final = 2  # sys/stdio.h
 _CANNOT: Final = frozenset({errno.ENOTSUP, errno.EINVAL, errno.ENOSYS})
-
-Exchange = Callable[[bytes, bytes], int]
-"""Exchanges two paths; gives 0, or the error number."""
 
 
 def renamex_np(first: bytes, second: bytes) -> int:
@@ -35,16 +27,4 @@ class MacOS(Posix):
     """The platform. ``exchange`` is the system call, to be replaced by another where it is to be seen to fail."""
 
     def __init__(self, exchange: Exchange = renamex_np) -> None:
-        self._exchange = exchange
-
-    def exchange(self, first: Path, second: Path) -> bool:
-        """Exchange two folders in one step, durably; False where the file system cannot."""
-        sys.audit("instar.exchange", str(first), str(second))
-        number = self._exchange(os.fsencode(first), os.fsencode(second))
-        if number in _CANNOT:
-            return False
-        if number:
-            raise OSError(number, os.strerror(number), str(first), None, str(second))
-        files.sync_folder(first.parent)
-        files.sync_folder(second.parent)
-        return True
+        super().__init__(exchange, cannot=_CANNOT)

@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from instar.install.appdir.port import Platform
 from instar.system import files
 
-__all__ = ["Posix"]
+__all__ = ["Exchange", "Posix"]
+
+Exchange = Callable[[bytes, bytes], int]
+"""Exchanges two paths; gives 0, or the error number."""
 
 
 class Posix(Platform):
-    """Everything but the exchange of two folders, for which POSIX has no word."""
+    """Everything but the call that exchanges two folders, for which POSIX has no word.
+
+    Args:
+        call: that call.
+        cannot: the error numbers by which it says that kernel or file system cannot.
+
+    """
+
+    def __init__(self, call: Exchange, *, cannot: Collection[int]) -> None:
+        self._call = call
+        self._cannot = cannot
+
+    def exchange(self, first: Path, second: Path) -> bool:
+        """Exchange two folders in one step, durably; False where kernel or file system cannot."""
+        sys.audit("instar.exchange", str(first), str(second))
+        number = self._call(os.fsencode(first), os.fsencode(second))
+        if number in self._cannot:
+            return False
+        if number:
+            raise OSError(number, os.strerror(number), str(first), None, str(second))
+        files.sync_folder(first.parent)
+        files.sync_folder(second.parent)
+        return True
 
     def point(self, link: Path, target: Path) -> None:
         """Make ``link`` a relative symbolic link to ``target``, so that the whole installation can be moved."""
